@@ -1,0 +1,66 @@
+#include <errno.h>
+#include <math.h>
+
+#include "bind/bind.h"
+#include "mem/arena.h"
+
+mp_deadline bind_deadline(lua_State *L, int arg, const char *fn) {
+    if (lua_isnoneornil(L, arg)) return MP_FOREVER;
+    int is_number;
+    double seconds = lua_tonumberx(L, arg, &is_number);
+    if (!is_number || lua_type(L, arg) != LUA_TNUMBER)
+        bind_argerror(L, fn, arg, "timeout", "number of seconds or nil");
+    if (isnan(seconds))
+        bind_error(L, "ValueError",
+                   "%s: argument 'timeout': number of seconds expected, got "
+                   "NaN", fn);
+    return mp_deadline_in(seconds);
+}
+
+lua_Integer bind_integer(lua_State *L, int arg, const char *fn,
+                         const char *name, lua_Integer min,
+                         lua_Integer max) {
+    int is_integer;
+    lua_Integer n = lua_tointegerx(L, arg, &is_integer);
+    if (lua_type(L, arg) != LUA_TNUMBER)
+        bind_argerror(L, fn, arg, name, "integer");
+    if (!is_integer) {
+        const char *got = luaL_tolstring(L, arg, NULL);
+        bind_error(L, "ValueError",
+                   "%s: argument '%s': integer expected, got %s", fn, name,
+                   got);
+    }
+    if (n < min || n > max)
+        bind_error(L, "ValueError",
+                   "%s: argument '%s': %I is out of range (%I to %I)", fn,
+                   name, n, min, max);
+    return n;
+}
+
+/* A Lua function's call is where pending hooks run. The key is an address
+   of ours; what it points to does not matter. */
+static const char empty_function;
+
+void bind_interrupted(lua_State *L) {
+    luaL_checkstack(L, 2, "waiting");
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &empty_function) !=
+        LUA_TFUNCTION) {
+        lua_pop(L, 1);
+        if (luaL_loadstring(L, "return") != LUA_OK) lua_error(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &empty_function);
+    }
+    lua_call(L, 0, 0);
+}
+
+void bind_open_runtime(lua_State *L) {
+    int r = mp_open();
+    if (r == 0) return;
+    if (r == -EOWNERDEAD)
+        bind_error(L, "StateError",
+                   "this process was forked outside of mp: it cannot use mp");
+    if (r == -EBUSY)
+        bind_error(L, "StateError",
+                   "mp is open in another thread of this process");
+    bind_oserror(L, r, "cannot open the shared memory of mp");
+}

@@ -1,0 +1,19 @@
+#include "bind/core.h"
+
+#include "bind/bind.h"
+
+__attribute__((visibility("default"))) int luaopen_mp_core(lua_State *L) {
+    luaL_checkversion(L);
+    lua_newtable(L);
+    bind_error_open(L);
+    bind_system_open(L);
+    bind_pickle_open(L);
+    bind_sync_open(L);
+    bind_value_open(L);
+    bind_array_open(L);
+    bind_queue_open(L);
+    bind_process_open(L);
+    bind_pool_open(L);
+    bind_debug_open(L);
+    return 1;
+}

@@ -1,0 +1,21 @@
+/* The doors of this floor: one function per noun, called once per state with
+   the table of mp.core on top of the stack, to which it adds its functions. */
+#ifndef MP_BIND_CORE_H
+#define MP_BIND_CORE_H
+
+#include <lua.h>
+
+void bind_error_open(lua_State *L);   /* core.error: new, is, metatable */
+void bind_system_open(lua_State *L);  /* core.sleep, time, ... */
+void bind_pickle_open(lua_State *L);  /* core.pickle: dumps, loads, ... */
+void bind_sync_open(lua_State *L);    /* core.Lock, RLock, ... */
+void bind_value_open(lua_State *L);   /* core.Value, RawValue */
+void bind_array_open(lua_State *L);   /* core.Array, RawArray */
+void bind_queue_open(lua_State *L);   /* core.Queue, ... */
+void bind_process_open(lua_State *L); /* core.process */
+void bind_pool_open(lua_State *L);    /* core.pool */
+void bind_debug_open(lua_State *L);   /* core.debug */
+
+int luaopen_mp_core(lua_State *L);
+
+#endif

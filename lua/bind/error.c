@@ -1,0 +1,146 @@
+/* Error objects: tables {kind, message, where, ...} with one metatable, kept
+   in the registry as "mp.error". tostring gives «kind: message», and the
+   remote traceback where there is one. */
+#include <errno.h>
+#include <string.h>
+
+#include "bind/bind.h"
+#include "bind/core.h"
+
+static int error_tostring(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    lua_getfield(L, 1, "kind");
+    lua_getfield(L, 1, "message");
+    lua_getfield(L, 1, "traceback");
+    const char *kind = luaL_tolstring(L, 2, NULL);
+    const char *message = luaL_tolstring(L, 3, NULL);
+    if (lua_isstring(L, 4))
+        lua_pushfstring(L, "%s: %s\n\nremote traceback:\n%s", kind, message,
+                        lua_tostring(L, 4));
+    else
+        lua_pushfstring(L, "%s: %s", kind, message);
+    return 1;
+}
+
+static void push_metatable(lua_State *L) {
+    if (!luaL_newmetatable(L, "mp.error")) return;
+    lua_pushcfunction(L, error_tostring);
+    lua_setfield(L, -2, "__tostring");
+}
+
+/* The table of kind and message from the stack's top (popped). */
+static void make(lua_State *L, const char *kind, int level) {
+    lua_createtable(L, 0, 4);
+    lua_insert(L, -2);
+    lua_setfield(L, -2, "message");
+    lua_pushstring(L, kind);
+    lua_setfield(L, -2, "kind");
+    if (level >= 0) {
+        luaL_where(L, level);
+        lua_setfield(L, -2, "where");
+    }
+    push_metatable(L);
+    lua_setmetatable(L, -2);
+}
+
+int bind_error(lua_State *L, const char *kind, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    lua_pushvfstring(L, fmt, args);
+    va_end(args);
+    make(L, kind, 1);
+    return lua_error(L);
+}
+
+void bind_pusherror(lua_State *L, const char *kind, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    lua_pushvfstring(L, fmt, args);
+    va_end(args);
+    make(L, kind, -1);
+}
+
+static const char *errno_name(int e) {
+    static const struct {
+        int code;
+        const char *name;
+    } names[] = {
+        {EPERM, "EPERM"},   {ENOENT, "ENOENT"}, {EAGAIN, "EAGAIN"},
+        {ENOMEM, "ENOMEM"}, {EACCES, "EACCES"}, {EEXIST, "EEXIST"},
+        {EINVAL, "EINVAL"}, {ENFILE, "ENFILE"}, {EMFILE, "EMFILE"},
+        {EFBIG, "EFBIG"},   {ENOSPC, "ENOSPC"}, {EPIPE, "EPIPE"},
+        {ENOSYS, "ENOSYS"}, {ESRCH, "ESRCH"},   {ECHILD, "ECHILD"},
+        {EBADF, "EBADF"},   {EIO, "EIO"},       {EBUSY, "EBUSY"},
+        {ENOTSUP, "ENOTSUP"}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (names[i].code == e) return names[i].name;
+    return NULL;
+}
+
+int bind_oserror(lua_State *L, int code, const char *what) {
+    lua_pushfstring(L, "%s: %s", what, strerror(-code));
+    make(L, "OSError", 1);
+    lua_pushinteger(L, -code);
+    lua_setfield(L, -2, "errno");
+    const char *name = errno_name(-code);
+    if (name)
+        lua_pushstring(L, name);
+    else
+        lua_pushfstring(L, "E%d", -code);
+    lua_setfield(L, -2, "code");
+    return lua_error(L);
+}
+
+int bind_argerror(lua_State *L, const char *fn, int arg, const char *name,
+                  const char *expected) {
+    const char *got = luaL_typename(L, arg);
+    if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING)
+        got = lua_tostring(L, -1);
+    return bind_error(L, "TypeError", "%s: argument '%s': %s expected, got %s",
+                      fn, name, expected, got);
+}
+
+/* new(kind, message [, fields [, level]]) -> error object; `where` is the
+   caller's caller at level 2, as error() counts. */
+static int error_new(lua_State *L) {
+    const char *kind = luaL_checkstring(L, 1);
+    luaL_checkstring(L, 2);
+    int level = (int)luaL_optinteger(L, 4, 1);
+    lua_pushvalue(L, 2);
+    make(L, kind, level);
+    if (lua_istable(L, 3)) {
+        lua_pushnil(L);
+        while (lua_next(L, 3)) {
+            lua_pushvalue(L, -2);
+            lua_insert(L, -2);
+            lua_settable(L, -4);
+        }
+    }
+    return 1;
+}
+
+/* is(value [, kind]) -> boolean */
+static int error_is(lua_State *L) {
+    bool is = lua_istable(L, 1) && lua_getmetatable(L, 1);
+    if (is) {
+        push_metatable(L);
+        is = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
+    }
+    if (is && !lua_isnoneornil(L, 2)) {
+        lua_getfield(L, 1, "kind");
+        is = lua_rawequal(L, -1, 2);
+    }
+    lua_pushboolean(L, is);
+    return 1;
+}
+
+void bind_error_open(lua_State *L) {
+    static const luaL_Reg functions[] = {
+        {"new", error_new}, {"is", error_is}, {NULL, NULL}};
+    luaL_newlib(L, functions);
+    push_metatable(L);
+    lua_setfield(L, -2, "metatable");
+    lua_setfield(L, -2, "error");
+}

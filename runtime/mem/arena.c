@@ -1,0 +1,87 @@
+/* Layout: [super block, 64 KiB][slots, 4096 x 1 KiB][unit table, 8 bytes per
+   64 KiB of reservation][units ...]. All of it is sparse: only what is
+   touched costs memory. */
+#include "mem/arena.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "os/memfd.h"
+#include "os/random.h"
+
+_Static_assert(sizeof(mp_slot_shm) == 1024, "a slot is 1 KiB");
+_Static_assert(sizeof(mp_super_shm) <= 65536, "the super block fits");
+_Static_assert(offsetof(mp_slot_shm, state) == 64, "life has its own line");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
+               "atomics must be lock-free to be shared");
+
+#define MAGIC 0x31414c504d50ULL /* "PMPLA1" */
+#define SUPER_SIZE 65536UL
+#define SLOTS_SIZE (MP_SLOTS * sizeof(mp_slot_shm))
+#define MOST ((size_t)1 << 40)
+#define LEAST ((size_t)1 << 24)
+
+/* The reservation is also the file's limit, so it fits RLIMIT_FSIZE. */
+static size_t most_bytes(void) {
+    struct rlimit limit;
+    size_t most = MOST;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
+        limit.rlim_cur != RLIM_INFINITY)
+        while (most > limit.rlim_cur && most > LEAST) most /= 4;
+    return most;
+}
+
+static size_t table_size(size_t reserved) {
+    size_t bytes = (reserved >> MP_UNIT_SHIFT) * 8;
+    return (bytes + MP_UNIT - 1) & ~(MP_UNIT - 1);
+}
+
+static int fill(mp_self *self, size_t reserved) {
+    size_t head = SUPER_SIZE + SLOTS_SIZE + table_size(reserved);
+    int r = mp_memfd_grow(self->fd, head);
+    if (r == 0) r = mp_memfd_back(self->fd, 0, SUPER_SIZE);
+    if (r < 0) return r;
+    mp_super_shm *super = self->super = (void *)self->base;
+    self->unit = (void *)(self->base + SUPER_SIZE + SLOTS_SIZE);
+    super->magic = MAGIC;
+    super->reserved = reserved;
+    super->life_at = (uint32_t)mp_robust_offset();
+    super->size = head;
+    super->first_unit = super->units = super->low = head >> MP_UNIT_SHIFT;
+    super->slots = 1;
+    return mp_random_bytes(super->family, sizeof super->family);
+}
+
+int mp_arena_create(mp_self *self) {
+    size_t reserved;
+    int r = mp_robust_offset();
+    if (r < 0) return r;
+    r = mp_memfd_create(most_bytes(), LEAST, &self->fd, &self->base,
+                        &reserved);
+    if (r < 0) return r;
+    r = fill(self, reserved);
+    if (r < 0) {
+        munmap(self->base, reserved);
+        close(self->fd);
+        self->base = NULL;
+    }
+    return r;
+}
+
+int mp_arena_grow(uint64_t end) {
+    mp_super_shm *super = mp_me->super;
+    uint64_t size = atomic_load_explicit(&super->size, memory_order_relaxed);
+    if (end <= size) return 0;
+    if (end > super->reserved) return -ENOMEM;
+    /* Doubling keeps the calls few; a hole costs nothing. */
+    uint64_t want = size * 2 > end ? size * 2 : end;
+    if (want > super->reserved) want = super->reserved;
+    int r = mp_memfd_grow(mp_me->fd, want);
+    if (r == -EFBIG) r = mp_memfd_grow(mp_me->fd, want = end);
+    if (r == 0)
+        atomic_store_explicit(&super->size, want, memory_order_release);
+    return r;
+}

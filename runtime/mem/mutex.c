@@ -1,0 +1,67 @@
+/* word: 0 free | tag held | tag + WAITERS held, somebody may sleep.
+   0 -> tag           an acquirer
+   tag -> tag+WAITERS a waiter, before it sleeps
+   dead tag -> tag    a waiter, after the dead owner's record is replayed
+   any -> 0           the owner; with WAITERS it wakes one
+   A waiter that was woken acquires with WAITERS set, since there may be
+   others (Drepper, "Futexes are tricky", mutex 2). If it is killed before it
+   runs, the others find out when their slice ends. */
+#include "mem/mutex.h"
+
+#include "mem/slot.h"
+#include "mem/txn.h"
+#include "os/cpu.h"
+#include "os/futex.h"
+
+enum { SPINS = 100 };
+
+static bool try_free(mp_mutex_shm *mutex, uint32_t as) {
+    uint32_t free = 0;
+    return atomic_compare_exchange_strong_explicit(
+        &mutex->word, &free, as, memory_order_acquire, memory_order_relaxed);
+}
+
+static bool spin(mp_mutex_shm *mutex) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0 &&
+            try_free(mutex, mp_me->tag))
+            return true;
+        mp_cpu_relax();
+    }
+    return false;
+}
+
+/* One look at a word that is not free; true when the lock is ours. */
+static bool take_or_sleep(mp_mutex_shm *mutex, uint32_t word) {
+    mp_owner owner;
+    if (!mp_owner_look(word, &owner)) {
+        mp_txn_replay(word & MP_TAG_MASK);
+        return atomic_compare_exchange_strong_explicit(
+            &mutex->word, &word, mp_me->tag | MP_WAITERS,
+            memory_order_acquire, memory_order_relaxed);
+    }
+    if (!(word & MP_WAITERS) &&
+        !atomic_compare_exchange_strong_explicit(
+            &mutex->word, &word, word | MP_WAITERS, memory_order_relaxed,
+            memory_order_relaxed))
+        return false;
+    mp_futex_wait2(&mutex->word, word | MP_WAITERS, owner.life,
+                   owner.life_word,
+                   mp_deadline_slice(MP_FOREVER, MP_SLICE_NS));
+    return false;
+}
+
+void mp_mutex_lock_slow(mp_mutex_shm *mutex) {
+    if (mp_cpu_several() && spin(mutex)) return;
+    for (;;) {
+        uint32_t word =
+            atomic_load_explicit(&mutex->word, memory_order_relaxed);
+        if (word == 0 ? try_free(mutex, mp_me->tag | MP_WAITERS)
+                      : take_or_sleep(mutex, word))
+            return;
+    }
+}
+
+void mp_mutex_wake(mp_mutex_shm *mutex) {
+    mp_futex_wake(&mutex->word, 1);
+}

@@ -1,0 +1,60 @@
+/* Slots: who takes part, and who is dead.
+
+   Invariant: a tag {generation, slot} names one participant for ever; it is
+   dead when the slot's life word carries the kernel's mark or the slot has a
+   newer generation. Nothing else (pid, tid, time) is asked.
+   Safe: threads, processes. Blocks: never, but for internal locks. */
+#ifndef MP_MEM_SLOT_H
+#define MP_MEM_SLOT_H
+
+#include "base/deadline.h"
+#include "mem/arena.h"
+
+/* No sleep is longer than this without a look around. */
+enum { MP_SLICE_NS = 100000000 };
+
+static inline uint32_t mp_tag_of(uint32_t index, uint32_t gen) {
+    return (gen & 0x1ffffU) << 12 | index;
+}
+
+/* A live owner: where its life word is, and what it holds, to sleep on. */
+typedef struct mp_owner {
+    _Atomic uint32_t *life;
+    uint32_t life_word;
+} mp_owner;
+
+/* Is the participant named by a lock word (other bits are ignored) alive?
+   If so, fills `owner`. */
+bool mp_owner_look(uint32_t tag, mp_owner *owner);
+
+static inline bool mp_tag_alive(uint32_t tag) {
+    mp_owner owner;
+    return mp_owner_look(tag, &owner);
+}
+
+/* Reserves a slot in state FORKING for a child of the calling participant.
+   0 or -EAGAIN (all in use). */
+int mp_slot_reserve(uint32_t *index);
+
+/* Gives a reserved slot back (the fork failed). */
+void mp_slot_release(uint32_t index);
+
+/* In the child: makes `index` the calling thread's participant. `self` is
+   filled; -EOWNERDEAD when the parent died meanwhile and the slot was
+   reclaimed. */
+int mp_slot_claim(mp_self *self, uint32_t index);
+
+/* Puts `block` into a free hand: it is freed if this participant dies while
+   it is there, unless *at reached `value` (see mp_hand_shm). Returns the
+   hand's number, or -EMFILE when all are full. */
+int mp_hand_take(mp_ref block, const _Atomic uint64_t *at, uint64_t value);
+
+/* A free hand's number for a record of one's own, or -EMFILE. */
+int mp_hand_free(void);
+
+static inline void mp_hand_drop(int hand) {
+    atomic_store_explicit(&mp_me->slot->hands[hand].block, 0,
+                          memory_order_release);
+}
+
+#endif

@@ -1,0 +1,84 @@
+#include "os/memfd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+static int open_memfd(void) {
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = memfd_create("mplua", flags | MFD_NOEXEC_SEAL);
+    /* Kernels before 6.3 do not know the flag. */
+    if (fd < 0 && errno == EINVAL) fd = memfd_create("mplua", flags);
+    return fd < 0 ? -errno : fd;
+}
+
+static int reserve(int fd, size_t most, size_t least, unsigned char **base,
+                   size_t *reserved) {
+    for (size_t size = most; size >= least; size /= 4) {
+        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_NORESERVE, fd, 0);
+        if (p != MAP_FAILED) {
+            *base = p;
+            *reserved = size;
+            return 0;
+        }
+        if (errno != ENOMEM && errno != EOVERFLOW) return -errno;
+    }
+    return -ENOMEM;
+}
+
+int mp_memfd_create(size_t most, size_t least, int *fd, unsigned char **base,
+                    size_t *reserved) {
+    int f = open_memfd();
+    if (f < 0) return f;
+    int r = reserve(f, most, least, base, reserved);
+    if (r < 0) {
+        close(f);
+        return r;
+    }
+    /* A reservation of terabytes must not appear in core files. */
+    madvise(*base, *reserved, MADV_DONTDUMP);
+    /* A stranger's ftruncate must not turn our reads into SIGBUS. */
+    fcntl(f, F_ADD_SEALS, F_SEAL_SHRINK);
+    *fd = f;
+    return 0;
+}
+
+/* Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ, which kills. */
+static int check_file_limit(size_t end) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
+        limit.rlim_cur != RLIM_INFINITY && end > limit.rlim_cur)
+        return -EFBIG;
+    return 0;
+}
+
+int mp_memfd_grow(int fd, size_t size) {
+    int r = check_file_limit(size);
+    if (r < 0) return r;
+    while (ftruncate(fd, (off_t)size) < 0)
+        if (errno != EINTR) return -errno;
+    return 0;
+}
+
+int mp_memfd_back(int fd, size_t offset, size_t size) {
+    int r = check_file_limit(offset + size);
+    if (r < 0) return r;
+    while (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0)
+        if (errno != EINTR) return errno == ENOSPC ? -ENOMEM : -errno;
+    return 0;
+}
+
+int mp_memfd_punch(int fd, size_t offset, size_t size) {
+    while (fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+                     (off_t)offset, (off_t)size) < 0)
+        if (errno != EINTR) return -errno;
+    return 0;
+}

@@ -1,0 +1,30 @@
+/* One growable region of memory that a family of processes shares: an
+   unnamed file, mapped once as a large reservation. It has no name, so
+   nothing is left behind when the last process of the family is gone.
+
+   Safe: threads, processes. Blocks: never (page allocation aside).
+   Returns: 0 or -errno; -ENOMEM out of memory or address space, -EFBIG
+   beyond RLIMIT_FSIZE (checked first: the kernel would kill). */
+#ifndef MP_OS_MEMFD_H
+#define MP_OS_MEMFD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Creates the file and reserves as much address space as it gets, from
+   `most` down to `least` bytes by factors of 4. Pages come with mp_memfd_back.
+   The mapping is left out of core dumps beyond its first page. */
+int mp_memfd_create(size_t most, size_t least, int *fd, unsigned char **base,
+                    size_t *reserved);
+
+/* Sets the file's size; it never shrinks. */
+int mp_memfd_grow(int fd, size_t size);
+
+/* Gives [offset, offset + size) real, zeroed memory, or fails with -ENOMEM:
+   after it no touch of the range can raise SIGBUS. */
+int mp_memfd_back(int fd, size_t offset, size_t size);
+
+/* Gives the memory of the range back; it reads as zeros afterwards. */
+int mp_memfd_punch(int fd, size_t offset, size_t size);
+
+#endif

@@ -1,0 +1,35 @@
+/* A word that the kernel marks when the thread that registered it ends, by
+   whatever way: exit, SIGKILL, exec.
+
+   The kernel's robust list is per thread and belongs to libc; we splice one
+   node into it and leave the rest alone. The node lies in shared memory
+   that is mapped for the thread's whole life.
+   Safe: the calling thread only; a forked child starts with an empty list
+   and registers again. Source: set_robust_list(2), kernel/futex. */
+#ifndef MP_OS_ROBUST_H
+#define MP_OS_ROBUST_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* What one registration needs in shared memory: 64 zeroed bytes, aligned
+   to 64. The word's place in them depends on libc's list offset, which is
+   the same in every process of a family. */
+typedef struct mp_robust_shm {
+    unsigned char bytes[64];
+} mp_robust_shm;
+
+/* Returns the offset of the life word in a mp_robust_shm, or -ENOTSUP when
+   the libc's list has a form we do not know. */
+int mp_robust_offset(void);
+
+/* Registers: the word becomes this thread's mark, and the kernel replaces it
+   (MP_ROBUST_DEAD set) and wakes one sleeper when the thread ends. */
+int mp_robust_register(mp_robust_shm *shm);
+
+/* Takes the node out again (a thread that detaches and lives on). */
+void mp_robust_unregister(mp_robust_shm *shm);
+
+#define MP_ROBUST_DEAD 0x40000000U /* FUTEX_OWNER_DIED */
+
+#endif

@@ -1,0 +1,54 @@
+/* Child processes of this process: how they start, end, and are told.
+
+   Invariant: a child is a participant of its own (mem/slot.h) that holds what
+   its parent held when it was born; nothing of it survives its end: who
+   waits for it reaps its slot, whichever way it ended.
+   A child never returns into the caller's frames: it ends by mp_proc_exit.
+   A child is killed by the kernel when its parent ends for any reason.
+   Safe: the process that forked it (others: -ECHILD); one thread at a time.
+   No signal handler is installed, and no other child is waited for: a host
+   that reaps ours leaves us with exit status unknown (MP_PROC_UNKNOWN). */
+#ifndef MP_PROC_PROC_H
+#define MP_PROC_PROC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/deadline.h"
+
+#define MP_PROC_UNKNOWN 0x7fffffff
+
+/* Private to the parent. */
+typedef struct mp_proc {
+    pid_t pid;
+    pid_t parent;   /* who may wait for it */
+    int pidfd;      /* readable when it ends; -1 where the kernel has none */
+    uint32_t tag;   /* its participant */
+    bool ended;
+    int exitcode;   /* once ended: exit status, or -signal */
+} mp_proc;
+
+enum {
+    MP_PROC_KEEP_STDIN = 1 /* else the child's stdin is /dev/null */
+};
+
+/* Forks: 1 in the child, 0 in the parent (and *proc is filled), or -errno.
+   stdio is flushed before. In the child: a participant of its own, stdin as
+   said, stdout and stderr as inherited, killed when the parent ends. */
+int mp_proc_fork(mp_proc *proc, int flags);
+
+/* Waits for its end, takes the exit status and reaps its slot. 0 ended;
+   -ETIMEDOUT; -EINTR (as sync/wait.h has it); -ECHILD in another process. */
+int mp_proc_wait(mp_proc *proc, mp_deadline deadline);
+
+/* Sends a signal; 0 also when it has ended. */
+int mp_proc_signal(mp_proc *proc, int signal);
+
+/* Closes the pidfd; the child goes on if it still runs. */
+void mp_proc_close(mp_proc *proc);
+
+/* Ends the calling process: flushes stdio, runs no exit handler. */
+_Noreturn void mp_proc_exit(int code);
+
+#endif
