@@ -58,6 +58,9 @@ int bind_oserror(lua_State *L, int code, const char *what);
 int bind_argerror(lua_State *L, const char *fn, int arg, const char *name,
                   const char *expected);
 
+/* Is the value at `idx` (absolute or from the top) an error object? */
+bool bind_is_error(lua_State *L, int idx);
+
 /* --- classes and objects (object.c) ---------------------------------- */
 
 /* Creates the class's metatable (once per state) and enters its code in

@@ -120,14 +120,17 @@ static int error_new(lua_State *L) {
     return 1;
 }
 
+bool bind_is_error(lua_State *L, int idx) {
+    if (!lua_istable(L, idx) || !lua_getmetatable(L, idx)) return false;
+    push_metatable(L);
+    bool is = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return is;
+}
+
 /* is(value [, kind]) -> boolean */
 static int error_is(lua_State *L) {
-    bool is = lua_istable(L, 1) && lua_getmetatable(L, 1);
-    if (is) {
-        push_metatable(L);
-        is = lua_rawequal(L, -1, -2);
-        lua_pop(L, 2);
-    }
+    bool is = bind_is_error(L, 1);
     if (is && !lua_isnoneornil(L, 2)) {
         lua_getfield(L, 1, "kind");
         is = lua_rawequal(L, -1, 2);

@@ -1,6 +1,10 @@
+#include <string.h>
+
 #include "bind/bind.h"
+#include "bind/pack.h"
 #include "mem/arena.h"
 #include "mem/object.h"
+#include "os/random.h"
 
 /* Registry: lightuserdata of the class -> its metatable; the table of all
    classes by pickle code stands in a static array, since classes are. */
@@ -86,4 +90,12 @@ void bind_push_handle(lua_State *L, uint8_t code, uint32_t id, uint32_t gen,
     if (aux == 0 && mp_object_type(id) != class->type)
         bind_error(L, "PicklingError", "shared object #%d is not a %s",
                    (int)id, class->name);
+}
+
+void bind_family(unsigned char id[16]) {
+    /* Where there is no family, no seal fits. */
+    if (mp_open() < 0)
+        mp_random_bytes(id, 16);
+    else
+        memcpy(id, mp_me->super->family, 16);
 }

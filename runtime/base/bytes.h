@@ -23,6 +23,12 @@ void *mp_grow(void *data, size_t *cap, size_t size, size_t need);
 /* A 64-bit hash of `len` bytes; for tables, not against an enemy. */
 uint64_t mp_hash(const void *data, size_t len);
 
+/* SipHash-2-4 of `len` bytes under a key: who does not know the key can
+   neither make nor change bytes with a given result.
+   Source: Aumasson, Bernstein, "SipHash: a fast short-input PRF" (2012). */
+uint64_t mp_siphash(const unsigned char key[16], const void *data,
+                    size_t len);
+
 /* How many bytes the shortest varint of `v` takes. */
 static inline size_t mp_varint_size(uint64_t v) {
     size_t n = 1;
@@ -82,17 +88,26 @@ static inline int64_t mp_unzigzag(uint64_t v) {
     return (int64_t)(v & 1 ? ~half : half);
 }
 
+static inline void mp_u64_put(unsigned char *p, uint64_t v) {
+    for (int i = 0; i < 8; i++)
+        p[i] = (unsigned char)(v >> (8 * i));
+}
+
+static inline uint64_t mp_u64_get(const unsigned char *p) {
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++)
+        v |= (uint64_t)p[i] << (8 * i);
+    return v;
+}
+
 static inline void mp_double_put(unsigned char *p, double v) {
     uint64_t bits;
     memcpy(&bits, &v, sizeof bits);
-    for (int i = 0; i < 8; i++)
-        p[i] = (unsigned char)(bits >> (8 * i));
+    mp_u64_put(p, bits);
 }
 
 static inline double mp_double_get(const unsigned char *p) {
-    uint64_t bits = 0;
-    for (int i = 0; i < 8; i++)
-        bits |= (uint64_t)p[i] << (8 * i);
+    uint64_t bits = mp_u64_get(p);
     double v;
     memcpy(&v, &bits, sizeof v);
     return v;

@@ -337,6 +337,10 @@ uint32_t mp_object_gen(uint32_t id) {
     return HEAD_GEN(load(&entry_of(id)->head));
 }
 
+uint64_t mp_object_refs(uint32_t id) {
+    return load(&entry_of(id)->refs);
+}
+
 int mp_object_hold(uint32_t id, uint32_t gen, _Atomic uint32_t *where) {
     entry_shm *e = lock_live(id, gen);
     if (!e) return -ENOENT;

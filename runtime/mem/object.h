@@ -59,6 +59,10 @@ void *mp_object_block(uint32_t id);
 int mp_object_type(uint32_t id);
 uint32_t mp_object_gen(uint32_t id);
 
+/* How many hold an object that I hold: participants (the dead ones that are
+   not reaped yet, too), messages, other objects. */
+uint64_t mp_object_refs(uint32_t id);
+
 /* An object that holds another: `where` (32 bits, in the holder's block,
    written by its holder only) changes from 0 to id, resp. from id to 0,
    together with the count. */

@@ -32,6 +32,17 @@ static inline bool mp_tag_alive(uint32_t tag) {
     return mp_owner_look(tag, &owner);
 }
 
+/* Said by a participant that ends as it should: its death is no accident.
+   An on_death may ask for it. */
+static inline void mp_slot_farewell(void) {
+    atomic_store_explicit(&mp_me->slot->pid, 0, memory_order_release);
+}
+
+static inline bool mp_slot_farewelled(uint32_t tag) {
+    return atomic_load_explicit(&mp_slot_at(tag % MP_SLOTS)->pid,
+                                memory_order_acquire) == 0;
+}
+
 /* Reserves a slot in state FORKING for a child of the calling participant.
    0 or -EAGAIN (all in use). */
 int mp_slot_reserve(uint32_t *index);

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -68,8 +70,33 @@ int mp_memfd_grow(int fd, size_t size) {
     return 0;
 }
 
+/* The number in a line of /proc/meminfo, in bytes; 0 when it is not there. */
+static size_t meminfo(const char *text, const char *name) {
+    const char *line = strstr(text, name);
+    return line ? strtoull(line + strlen(name), NULL, 10) * 1024 : 0;
+}
+
+/* A file of pages is given more of them than there are, and then the kernel
+   kills processes to find them. So what is asked for at once and is large is
+   compared with what there is; where that cannot be read, it is not. */
+static int check_memory(size_t size) {
+    enum { LARGE = 64 << 20 };
+    char text[4096];
+    if (size < LARGE) return 0;
+    int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    size_t available = meminfo(text, "MemAvailable:");
+    return available && size > available + meminfo(text, "SwapFree:")
+               ? -ENOMEM
+               : 0;
+}
+
 int mp_memfd_back(int fd, size_t offset, size_t size) {
     int r = check_file_limit(offset + size);
+    if (r == 0) r = check_memory(size);
     if (r < 0) return r;
     while (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0)
         if (errno != EINTR) return errno == ENOSPC ? -ENOMEM : -errno;

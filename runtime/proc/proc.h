@@ -4,7 +4,9 @@
    its parent held when it was born; nothing of it survives its end: who
    waits for it reaps its slot, whichever way it ended.
    A child never returns into the caller's frames: it ends by mp_proc_exit.
-   A child is killed by the kernel when its parent ends for any reason.
+   A child is killed by the kernel when its parent ends for any reason: to
+   be exact, when the thread that forked it ends. A host forks from a thread
+   that lives as long as its children should.
    Safe: the process that forked it (others: -ECHILD); one thread at a time.
    No signal handler is installed, and no other child is waited for: a host
    that reaps ours leaves us with exit status unknown (MP_PROC_UNKNOWN). */
@@ -41,6 +43,10 @@ int mp_proc_fork(mp_proc *proc, int flags);
 /* Waits for its end, takes the exit status and reaps its slot. 0 ended;
    -ETIMEDOUT; -EINTR (as sync/wait.h has it); -ECHILD in another process. */
 int mp_proc_wait(mp_proc *proc, mp_deadline deadline);
+
+/* Waits for the end of any participant, by its life word: a parent, say.
+   0 ended; -ETIMEDOUT; -EINTR. Safe: every process. */
+int mp_proc_wait_peer(uint32_t tag, mp_deadline deadline);
 
 /* Sends a signal; 0 also when it has ended. */
 int mp_proc_signal(mp_proc *proc, int signal);

@@ -1,0 +1,123 @@
+# mplua.  `make help` lists the targets.  Sources are found, not listed: a
+# new file needs no line here.  Objects mirror their paths under $(BUILD).
+BUILD   = build
+PREFIX  = /usr/local
+VERSION = 0.1.0
+CFLAGS  = -O2 -g
+WARN    = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+SPEC    =
+FILTER  =
+
+# One set of objects for the program, the module and the library: position
+# independent, bound among themselves; the linker decides what is exported.
+DEFS     = -std=c11 -D_GNU_SOURCE -Iruntime -Ilua -I$(BUILD)/lua
+CODEGEN  = -fPIC -fno-semantic-interposition -pthread
+SANFLAGS = -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+           -fno-omit-frame-pointer
+COMPILE  = $(CC) $(DEFS) $(CODEGEN) $(LUA_CFLAGS) $(CFLAGS) $(WARN) \
+           $(if $(WERROR),-Werror) $(if $(SAN),$(SANFLAGS)) -MMD -MP
+LINK     = $(CC) -pthread $(CFLAGS) $(if $(SAN),$(SANFLAGS)) $(LDFLAGS)
+
+# Lua 5.4 by whichever name pkg-config knows it; the static library where
+# there is one, so that the program does not depend on an installed Lua.
+comma      := ,
+PC         := pkg-config
+LUA_PKG    := $(shell for p in lua5.4 lua-5.4 lua54 lua; do $(PC) --exists \
+                "$$p >= 5.4 $$p < 5.5" 2>/dev/null && echo $$p && break; done)
+LUA_CFLAGS := $(if $(LUA_PKG),$(shell $(PC) --cflags $(LUA_PKG)))
+LUA_LIBS   := $(if $(LUA_PKG),$(shell $(PC) --libs --static $(LUA_PKG)))
+LUA_NAME   := $(patsubst -l%,%,$(filter -llua%,$(LUA_LIBS)))
+LUA_STATIC := $(if $(LUA_PKG),$(firstword $(wildcard $(addsuffix \
+                /lib$(LUA_NAME).a,$(shell $(PC) --variable=libdir $(LUA_PKG)) \
+                $(patsubst -L%,%,$(filter -L%,$(LUA_LIBS)))))))
+LUA_LINK   := $(if $(LUA_STATIC),-Wl$(comma)--whole-archive $(LUA_STATIC) \
+                -Wl$(comma)--no-whole-archive $(filter-out -llua%,$(LUA_LIBS)),$(LUA_LIBS))
+say         = @echo '  $(1) $(if $(filter cc,$(1)),$<,$@)'; $(if $(V),set -x;)
+need_lua    = $(if $(LUA_PKG),,$(error no Lua 5.4 headers: run scripts/deps))
+
+RUNTIME := $(patsubst %.c,$(BUILD)/%.o,$(wildcard runtime/*/*.c))
+BIND    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard lua/bind/*.c))
+CLI     := $(patsubst %.c,$(BUILD)/%.o,$(wildcard lua/cli/*.c))
+EMBED   := $(BUILD)/lua/embed.o
+SPECS   := $(patsubst %.c,$(BUILD)/%.o,$(wildcard spec/runtime/*.c))
+MODULES := $(wildcard lua/mp/*.lua)
+LIBRARY := $(RUNTIME) $(BIND) $(EMBED) $(filter-out %/main.o,$(CLI))
+OUTPUTS := $(BUILD)/mplua $(BUILD)/mp/core.so $(BUILD)/libmplua.a
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all demo test spec spec-c spec-lua bench lint san clean install \
+        uninstall help FORCE
+
+all: $(OUTPUTS) ## build/mplua, build/mp/core.so, build/libmplua.a
+
+# The program shows Lua's API to C modules and nothing else, so that no
+# name of ours can stand before a name in a library they load.
+$(BUILD)/mplua: $(LIBRARY) $(BUILD)/lua/cli/main.o $(BUILD)/lua/api.list
+	$(call say,link) $(LINK) -o $@ $(filter %.o,$^) \
+	  -Wl,--dynamic-list=$(BUILD)/lua/api.list $(LUA_LINK)
+
+# The module takes Lua's API from the program that loads it.
+$(BUILD)/mp/core.so: $(RUNTIME) $(BIND) $(BUILD)/lua/module.map
+	@mkdir -p $(@D)
+	$(call say,link) $(LINK) -shared -o $@ $(filter %.o,$^) -lm \
+	  -Wl,--version-script=$(BUILD)/lua/module.map
+
+# The library is one object whose inner names are made local.
+$(BUILD)/libmplua.a: $(LIBRARY)
+	$(call say,link) $(LD) -r -o $(BUILD)/libmplua.o $^
+	@objcopy -w -G 'mplua_*' -G luaopen_mp_core $(BUILD)/libmplua.o
+	@rm -f $@ && $(AR) rcs $@ $(BUILD)/libmplua.o
+
+$(BUILD)/spec/runtime_spec: $(SPECS) $(RUNTIME)
+	$(call say,link) $(LINK) -o $@ $^ -lm
+
+$(BUILD)/%.o: %.c
+	$(need_lua)@mkdir -p $(@D)
+	$(call say,cc) $(COMPILE) -c -o $@ $<
+
+# The Lua modules inside the program: a list of names, and their bytes by
+# the assembler (see lua/embed.c).  Rewritten only when the set changes.
+$(EMBED): $(MODULES) $(BUILD)/lua/modules.inc
+$(BUILD)/lua/modules.inc: FORCE
+	@mkdir -p $(@D)
+	@for m in $(basename $(notdir $(MODULES))); do echo "MODULE($$m)"; done >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$(BUILD)/lua/api.list:
+	@mkdir -p $(@D) && echo '{ lua_*; luaL_*; luaopen_*; };' >$@
+$(BUILD)/lua/module.map:
+	@mkdir -p $(@D) && echo '{ global: luaopen_mp_*; local: *; };' >$@
+
+# These two start on a bare machine, where the variables above are empty
+# until scripts/deps has run: hence the second make.
+test: ## install what is missing, build, run every spec
+	@sh scripts/deps
+	@$(MAKE) --no-print-directory spec
+demo: ## install what is missing, build, count words, compare times
+	@sh scripts/deps
+	@$(MAKE) --no-print-directory all
+	@sh scripts/demo $(BUILD)/mplua
+
+spec: all $(BUILD)/spec/runtime_spec
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c lua
+spec-c: $(BUILD)/spec/runtime_spec ## the specs in C (FILTER=words of a name)
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c
+spec-lua: all ## the specs in Lua (SPEC=file FILTER=pattern)
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' lua $(SPEC)
+san: ## every spec again, under the address and undefined sanitizers
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN=1 spec
+bench: all ## medians beside Python's, and their ratios
+	@MPLUA=$(BUILD)/mplua sh scripts/bench/run.sh
+lint: ## floors, globals, syntax, the README's tree, marks left behind
+	@sh scripts/lint
+install: all ## into PREFIX (/usr/local); DESTDIR is honoured
+	@sh scripts/install -b $(BUILD) -p '$(DESTDIR)' -v $(VERSION) \
+	  -l '$(LUA_PKG)' $(PREFIX)
+uninstall: ## take away what install put there
+	@sh scripts/install -u -p '$(DESTDIR)' $(PREFIX)
+clean: ## remove what was built
+	rm -rf $(BUILD)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n",$$1,$$2}' Makefile
+
+-include $(RUNTIME:.o=.d) $(BIND:.o=.d) $(CLI:.o=.d) $(EMBED:.o=.d) $(SPECS:.o=.d)

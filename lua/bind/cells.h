@@ -1,0 +1,100 @@
+/* What Value and Array share: Lua values as words of cells (data/cell.h)
+   and back, the lock around an access, and the methods both have.
+
+   Four classes view two types of object: Value and Array, whose accesses
+   take the object's lock, and RawValue and RawArray, which have none or
+   (from get_obj) leave it alone. */
+#ifndef MP_BIND_CELLS_H
+#define MP_BIND_CELLS_H
+
+#include "bind/bind.h"
+#include "data/array.h"
+
+extern const bind_class cells_value, cells_raw_value;
+extern const bind_class cells_array, cells_raw_array;
+
+/* --- the object ------------------------------------------------------ */
+
+/* The object at index 1, which is of one of the two classes; else raises
+   TypeError, or StateError when it is closed. */
+bind_object *cells_refuse(lua_State *L, const bind_class *class);
+static inline bind_object *cells_self(lua_State *L, const bind_class *class,
+                                      const bind_class *raw) {
+    bind_object *o = (bind_object *)lua_touserdata(L, 1);
+    bool ours = o && lua_type(L, 1) == LUA_TUSERDATA &&
+                lua_rawlen(L, 1) >= sizeof *o &&
+                (o->class == class || o->class == raw);
+    return ours && o->shm && mp_me ? o
+                                   : cells_refuse(L, ours ? o->class : class);
+}
+
+/* Enters the lock, if the object's class heeds it; raises only what Lua's
+   hooks raise while it waits. Nothing that can raise stands between this
+   and mp_array_leave. */
+void cells_wait(lua_State *L, mp_array_shm *array, mp_array_hold *hold);
+static inline void cells_enter(lua_State *L, mp_array_shm *array,
+                               bool locking, mp_array_hold *hold) {
+    hold->lock = NULL;
+    if (locking && mp_array_enter(array, hold) < 0)
+        cells_wait(L, array, hold);
+}
+
+/* --- words ----------------------------------------------------------- */
+
+/* The value at `idx` as content of a cell. TypeError when it is of the wrong
+   type, ValueError when it is out of range. */
+uint64_t cells_word(lua_State *L, int idx, int type);
+
+void cells_push(lua_State *L, int type, uint64_t word);
+
+/* Pushes «(-128 to 127)» and returns it: what a type holds. */
+const char *cells_range(lua_State *L, int type);
+
+/* Room for `n` cells on the C stack if they are few, else in a userdata
+   that is pushed; nil is pushed when it is not needed. OSError when there
+   is not that much memory. */
+typedef struct cells_room {
+    uint64_t few[64];
+} cells_room;
+void *cells_buffer(lua_State *L, int type, uint64_t n, cells_room *room);
+
+/* Pushes a buffer with the content of the value at `idx`, packed: a list
+   (whatever has a length and an index), a shared array, or for 'c' and 'u'
+   a string. `what` heads the error when it is none of these: «Array:
+   argument 'size_or_list': size, ». */
+const void *cells_read(lua_State *L, int idx, int type, const char *what,
+                       uint64_t *n);
+
+/* --- making them ----------------------------------------------------- */
+
+/* The type code at `arg`. */
+int cells_type(lua_State *L, int arg, const char *fn);
+
+/* The lock option at `arg`: nil or true, false, a Lock or RLock. */
+mp_guard cells_guard(lua_State *L, int arg, const char *fn);
+
+/* Pushes a new object of `class`, zeroed; raises OSError. */
+mp_array_shm *cells_new(lua_State *L, const bind_class *class, int type,
+                        uint64_t length, const mp_guard *guard);
+
+/* Keeps the lock object at `arg` (absolute) for get_lock, if it is one. */
+void cells_keep_lock(lua_State *L, int arg);
+
+/* copy(self): a new object of the same class, with a lock of its own, or
+   the same lock of somebody else. */
+int cells_copy(lua_State *L, const bind_object *o);
+
+/* --- classes --------------------------------------------------------- */
+
+/* Opens a class: __index is `index` with the table of `methods`, and for a
+   class that locks those of its lock (get_lock, acquire ...), as its first
+   upvalue; cells_method looks the key at 2 up there, nil when unknown. */
+void cells_class_open(lua_State *L, const bind_class *class,
+                      lua_CFunction index, const luaL_Reg *methods,
+                      bool locking);
+int cells_method(lua_State *L);
+
+/* Raises the error for an assignment to the key at 2; `known` is told. */
+int cells_no_field(lua_State *L, const bind_object *o, const char *known);
+
+#endif

@@ -1,0 +1,351 @@
+/* What the files of the pickler share: the wire format, the encoder and
+   the decoder (pack.h is the contract for everyone else).
+
+   A message is a sequence of values.  A value is a tag byte and what its
+   tag says below.  `n` is a varint; tables, functions, long strings,
+   rebuilt objects, handles and named things are numbered from 0 in the
+   order of their tags, and REF n names one of them again.  The low bit of
+   a numbered tag says whether such a REF follows: the encoder sets it
+   when it meets the thing again, and the decoder remembers only what is
+   asked for, so plain trees cost it nothing.  Short string keys have a
+   numbering of their own.
+
+     00..7f  the integer tag - 32
+     80..9f  a string of tag - 80 bytes
+     a0..bf  the key number tag - a0
+     NIL FALSE TRUE    themselves
+     INT n             an integer, zigzag
+     FLOAT x8          a double, its bits low byte first
+     STR n x..         a string
+     BLOB n x..        the same, numbered
+     KEY x1 x..        a short string, numbered among the keys
+     KEYREF n          key n
+     TABLE h n v.. (k v)..   n array items, then pairs: h of them when
+                       h < TABLE_OPEN, else at least 2^(h - TABLE_OPEN),
+                       and END.  `n` may be padded
+     META name TABLE   the table gets a metatable; `name` is a NAME,
+                       REGNAME or NAMEREF, or GLOBALS for one that makes
+                       it inherit the globals
+     FUNC c v..        c is a code: a varint 2 * length and as many bytes,
+                       or 2 * i + 1 for the i-th code of the message; then
+                       each upvalue: a value, or CELL f u, the cell of
+                       upvalue u of function number f
+     REDUCE n v..      the first of n values is called with the others
+     REBUILD s n v..   the rebuilding function registered under the name s
+                       (n x..) is called with n values
+     HANDLE c id gen aux     a shared object of class c (one byte)
+     GLOBALS           the table of globals
+     NAME k s..        a module s[1] or, for k > 1, its field s[2]. ...
+     REGNAME s         a registered metatable
+     REF n             thing number n
+     NAMEREF n         thing number n, which is a NAME or REGNAME */
+#ifndef MP_BIND_PACK_IMPL_H
+#define MP_BIND_PACK_IMPL_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "bind/pack.h"
+#include "bind/pack_memo.h"
+
+enum {
+    TAG_INT0 = 32,     /* the tag of the integer 0 */
+    TAG_INT_MIN = -32, /* range of integers in one byte */
+    TAG_INT_MAX = 95,
+    TAG_STRING0 = 0x80,
+    TAG_KEYREF0 = 0xa0,
+    TAG_SMALL = 32,    /* lengths and key numbers in the tag: below this */
+    TAG_SHARED = 1,    /* bit of the numbered tags: a REF follows */
+    TAG_NIL = 0xc0,
+    TAG_FALSE,
+    TAG_TRUE,
+    TAG_INT,
+    TAG_FLOAT,
+    TAG_STR,
+    TAG_BLOB = 0xc6,
+    TAG_KEY = 0xc8,
+    TAG_TABLE = 0xca,
+    TAG_FUNC = 0xcc,
+    TAG_REDUCE = 0xce,
+    TAG_REBUILD = 0xd0,
+    TAG_HANDLE = 0xd2,
+    TAG_META = 0xd4,
+    TAG_NAME,
+    TAG_REGNAME,
+    TAG_REF,
+    TAG_NAMEREF,
+    TAG_KEYREF,
+    TAG_GLOBALS,
+    TAG_CELL,
+    TAG_END
+};
+
+#define TABLE_OPEN 224  /* `h` from here on: an END follows */
+#define KEY_LEN_MAX 40  /* strings up to this are interned by Lua: same
+                           address, same string (LUAI_MAXSHORTLEN) */
+#define BLOB_LEN_MIN 256
+#define PACK_RESERVED "mp.error" /* the error objects' metatable, known to
+                                    all under its name in the registry */
+#define PACK_KEEP ((size_t)1 << 20) /* buffers up to this are kept */
+
+/* --- the state's store (pack.c, pack_names.c) ------------------------ */
+
+/* User values of the store. */
+enum { STORE_SPARE = 1, STORE_PATHS, STORE_OBJECTS, STORE_CLASSES,
+       STORE_VALUES = STORE_CLASSES };
+
+/* One per Lua state, in the registry: the idle encoder, and the names by
+   which modules, classes and C functions travel. */
+typedef struct pack_store {
+    pack_memo names;       /* address -> kind; the number is the index in
+                              STORE_PATHS (its wire form) and in
+                              STORE_OBJECTS (weak: the thing itself) */
+    uint64_t fingerprint;  /* of package.loaded at the last scan */
+} pack_store;
+
+/* Kinds of names. */
+enum {
+    NAME_VALUE,  /* modules, classes, C functions: always by name */
+    NAME_META,   /* other tables: by name when used as a metatable */
+    NAME_CLASS   /* registered: REGNAME */
+};
+
+/* Pushes the store (made at first use) and returns it. */
+pack_store *pack_store_push(lua_State *L);
+
+/* Looks at package.loaded, and names what is new there. */
+void pack_names_refresh(lua_State *L, pack_store *s);
+
+/* Finds all names anew: of modules and their members. */
+void pack_names_scan(lua_State *L, pack_store *s);
+
+/* Names the C functions in nested tables, to any depth. */
+void pack_names_scan_deep(lua_State *L, pack_store *s);
+
+/* The kind of name `id`, -1 when the thing at `key` is no longer what was
+   named. */
+int pack_names_verify(lua_State *L, const pack_store *s, size_t id,
+                      const void *key);
+
+/* The kind of `key`, -1 when it has no name; its number in `*id`. */
+static inline int pack_names_find(lua_State *L, const pack_store *s,
+                                  const void *key, size_t *id) {
+    *id = pack_memo_find(&s->names, (uintptr_t)key);
+    return *id == PACK_MEMO_NONE ? -1 : pack_names_verify(L, s, *id, key);
+}
+
+/* Pushes the wire form of a name (from its tag on). */
+void pack_names_push_wire(lua_State *L, size_t id);
+
+/* Pushes classes[key] (key at the top, popped): an entry {metatable,
+   reduce, rebuild, name} or nil; key is a name or a metatable. */
+void pack_class_push(lua_State *L);
+
+/* mp.pickle.register */
+int pack_class_register(lua_State *L);
+
+/* Fields of a class's entry. */
+enum { CLASS_META = 1, CLASS_REDUCE, CLASS_REBUILD, CLASS_NAME };
+
+/* --- frames on the Lua stack (pack.c) -------------------------------- */
+
+/* Encoder and decoder hold their unfinished things ("frames") as two Lua
+   stack slots each, the thing and a key.  Only the innermost are on the
+   stack; when the window is full, its older half moves to a table.
+   Frame i, from 0, has its slots at base + 2 * (i - spilled) + 1 and + 2. */
+#define PACK_WINDOW 96
+#define PACK_STACK (2 * PACK_WINDOW + 40)
+
+typedef struct pack_window {
+    int base;        /* stack index below the window */
+    int spill;       /* stack index of the table, nil until needed */
+    size_t spilled;  /* frames in it */
+} pack_window;
+
+static inline int pack_slot(const pack_window *w, size_t frame) {
+    return w->base + 2 * (int)(frame - w->spilled) + 1;
+}
+
+/* Makes room for frame number `frame`; what is above the window stays. */
+void pack_window_spill(lua_State *L, pack_window *w);
+
+/* Brings back the half that was moved last, below what is on top. */
+void pack_window_restore(lua_State *L, pack_window *w);
+
+/* --- the encoder (pack_write.c) -------------------------------------- */
+
+typedef struct pack_frame {
+    uint8_t kind;       /* FRAME_* */
+    bool keyed;         /* table: the key is written, its value is due */
+    bool in_key;        /* table: the child is the key */
+    uint8_t width;      /* table: bytes kept for the item count */
+    size_t number;      /* in the memo */
+    size_t head;        /* table: offset of the tag */
+    lua_Integer next;   /* table: next array index, 0 after the array part;
+                           else: items begun */
+    lua_Integer limit;  /* table: border; else: items in all */
+    lua_Integer holes;  /* table: nils written into the array part */
+    lua_Integer items;  /* table: array items written, when next is 0 */
+    size_t pairs;
+} pack_frame;
+
+enum { FRAME_TABLE, FRAME_FUNC, FRAME_LIST };
+
+/* What the memo says of a thing: its kind in the low bits, its tag's
+   offset above them. */
+enum { MEMO_THING, MEMO_BUSY, MEMO_NAME, MEMO_KINDS = 4 };
+
+typedef struct pack_key {
+    const char *text;
+    uint32_t epoch;    /* valid in one message only */
+    uint32_t number;
+    size_t offset;
+} pack_key;
+
+#define PACK_KEYS 1024
+
+typedef struct packer {
+    pack_out out;
+    const char *what;
+    pack_frame *frames;
+    size_t nframes, frames_cap;
+    pack_window window;
+    pack_memo memo;     /* things, by address */
+    pack_memo cells;    /* upvalue cells by id; shared objects by 2 id + 1 */
+    pack_memo codes;    /* dumped functions by hash -> offset */
+    pack_key *keys;     /* PACK_KEYS, direct-mapped by address */
+    uint32_t epoch;
+    uint32_t nkeys;
+    const void *globals;
+    pack_store *store;
+    bool refreshed;     /* names looked over for this message */
+    bool scanned;       /* names found anew for this message */
+    bool anchored;      /* registry[this] holds results of hooks */
+} packer;
+
+/* What a step of the encoder came to. */
+typedef enum pack_step {
+    STEP_DONE,    /* written in full; the value is still on top */
+    STEP_OPENED,  /* a frame was opened: its slots are on top */
+    STEP_AGAIN    /* a name became known too late: begin anew */
+} pack_step;
+
+/* Room for `n` more bytes; advance out.len by what was used. */
+unsigned char *pack_room_slow(lua_State *L, packer *k, size_t n);
+
+static inline unsigned char *pack_room(lua_State *L, packer *k, size_t n) {
+    if (k->out.cap - k->out.len < n)
+        return pack_room_slow(L, k, n);
+    return k->out.data + k->out.len;
+}
+
+static inline void pack_byte(lua_State *L, packer *k, int byte) {
+    *pack_room(L, k, 1) = (unsigned char)byte;
+    k->out.len++;
+}
+
+/* A tag and one number. */
+static inline void pack_number(lua_State *L, packer *k, int tag,
+                               uint64_t n) {
+    unsigned char *p = pack_room(L, k, 1 + MP_VARINT_MAX);
+    *p = (unsigned char)tag;
+    k->out.len = (size_t)(mp_varint_put(p + 1, n) - k->out.data);
+}
+
+/* Numbers the thing at `key`, whose tag is the next byte. */
+void pack_remember(lua_State *L, packer *k, pack_memo *m, const void *key,
+                   uint64_t info);
+
+/* Opens a frame on the value on top; its number is the memo's last. */
+pack_frame *pack_open(lua_State *L, packer *k, int kind);
+
+/* Begins a value that is not a scalar, on top of the stack. */
+pack_step pack_enter(lua_State *L, packer *k);
+
+/* The same for the value of an upvalue _ENV: an environment that inherits
+   the globals, whatever way its metatable does it, inherits the receiver's
+   after. (Sandboxes, test frameworks.) */
+pack_step pack_enter_env(lua_State *L, packer *k);
+
+/* Writes the value at `idx` if it is a scalar or a string. */
+bool pack_scalar(lua_State *L, packer *k, int idx);
+
+/* Writes a REF if `key` was met before. */
+bool pack_again(lua_State *L, packer *k, const void *key);
+
+/* Writes a name if `key` has one (of kind NAME_META only if `meta`). */
+bool pack_named(lua_State *L, packer *k, const void *key, bool meta);
+
+/* Names may have changed: is all that was written by value in this call
+   still without a name? `rescan` looks at everything, else only when
+   package.loaded changed; each at most once per message. */
+pack_step pack_renew(lua_State *L, packer *k, bool rescan);
+
+/* Raises the PicklingError: the culprit is on top. (pack_path.c) */
+int pack_refuse(lua_State *L, packer *k, const char *advice, ...);
+
+/* --- the decoder (pack_read.c) --------------------------------------- */
+
+typedef struct unpack_frame {
+    uint8_t kind;        /* FRAME_*, UNPACK_META */
+    uint8_t state;       /* table: UNPACK_* */
+    bool shared;
+    bool open;            /* table: more pairs may come, up to END */
+    uint64_t number;
+    uint64_t next, limit; /* items done, items in all */
+    uint64_t pairs;       /* table: to come at least */
+    uint64_t owed;        /* items that the frames below still wait for */
+} unpack_frame;
+
+enum { UNPACK_META = FRAME_LIST + 1 };
+enum { UNPACK_ITEMS, UNPACK_KEY, UNPACK_VALUE };
+
+#define UNPACK_FRAMES 16
+
+typedef struct unpacker {
+    lua_State *L;
+    const unsigned char *p, *end, *start;
+    int flags;
+    int base;            /* of the fixed slots: UNPACK_SLOT_* */
+    uint64_t things, keys;
+    unpack_frame *frames;
+    size_t nframes, frames_cap;
+    uint64_t owed;
+    pack_window window;
+    lua_Integer ncodes;
+    unpack_frame first[UNPACK_FRAMES];
+} unpacker;
+
+enum { UNPACK_SLOT_REFS = 1, UNPACK_SLOT_NAMES, UNPACK_SLOT_KEYS,
+       UNPACK_SLOT_FRAMES, UNPACK_SLOT_SPILL, UNPACK_SLOT_CODES,
+       UNPACK_SLOTS = UNPACK_SLOT_CODES };
+
+/* Raises «damaged data at byte N: why». */
+int unpack_damaged(unpacker *u, const char *why);
+
+/* The next varint; damaged when it is cut off or above `max`. */
+uint64_t unpack_number(unpacker *u, uint64_t max);
+
+/* `n` bytes that follow, skipped. */
+const unsigned char *unpack_bytes(unpacker *u, uint64_t n);
+
+/* Pushes a scalar and returns true, or leaves everything as it is. */
+bool unpack_scalar(unpacker *u);
+
+/* Opens a frame on the value on top. */
+unpack_frame *unpack_open(unpacker *u, int kind);
+
+/* Pushes thing number `n`. */
+void unpack_ref(unpacker *u, uint64_t n);
+
+/* Remembers the value on top as thing `number` if `shared`. */
+void unpack_keep(unpacker *u, int slot, uint64_t number, bool shared);
+
+/* Reads a NAME, REGNAME (after the tag) and pushes what it names. */
+void unpack_name(unpacker *u, int tag);
+
+#endif

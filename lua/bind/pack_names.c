@@ -1,0 +1,454 @@
+/* Names for what cannot or should not be copied: loaded modules, classes,
+   C functions, registered metatables.
+
+   A name is a path of string keys from package.loaded.  Of several the
+   shortest is taken, then the least in its wire form, so that the same
+   thing has the same name in every run.  Addresses of named things lie in
+   a hash; the things themselves are held weakly, and a hit counts only
+   while the thing is there: addresses are used again.  A scan is done again when package.loaded
+   has changed and whenever something that must have a name has none. */
+#include <string.h>
+
+#include "bind/bind.h"
+#include "bind/pack_impl.h"
+
+static void push_store_value(lua_State *L, int which) {
+    pack_store_push(L);
+    lua_getiuservalue(L, -1, which);
+    lua_remove(L, -2);
+}
+
+void pack_names_push_wire(lua_State *L, size_t id) {
+    push_store_value(L, STORE_PATHS);
+    lua_rawgeti(L, -1, (lua_Integer)id + 1);
+    lua_remove(L, -2);
+}
+
+void pack_class_push(lua_State *L) {
+    push_store_value(L, STORE_CLASSES);
+    lua_insert(L, -2);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+}
+
+int pack_names_verify(lua_State *L, const pack_store *s, size_t id,
+                      const void *key) {
+    push_store_value(L, STORE_OBJECTS);
+    lua_rawgeti(L, -1, (lua_Integer)id + 1);
+    bool same = lua_topointer(L, -1) == key;
+    lua_pop(L, 2);
+    return same ? (int)s->names.entries[id].info : -1;
+}
+
+/* --- wire form ------------------------------------------------------- */
+
+/* Pushes the path at `idx` (wire form) with the key on top (popped) at its
+   end. A path has a tag, the number of its parts and the parts. */
+static void extend(lua_State *L, int idx) {
+    size_t path_len, len;
+    const unsigned char *path =
+        (const unsigned char *)lua_tolstring(L, idx, &path_len);
+    const char *key = lua_tolstring(L, -1, &len);
+    unsigned char head[2 * MP_VARINT_MAX];
+    uint64_t parts = 0;
+    const unsigned char *rest =
+        mp_varint_get(path + 1, path + path_len, &parts);
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addchar(&b, (char)TAG_NAME);
+    luaL_addlstring(&b, (char *)head,
+                    (size_t)(mp_varint_put(head, parts + 1) - head));
+    luaL_addlstring(&b, (const char *)rest,
+                    path_len - (size_t)(rest - path));
+    luaL_addlstring(&b, (char *)head,
+                    (size_t)(mp_varint_put(head, len) - head));
+    luaL_addlstring(&b, key, len);
+    luaL_pushresult(&b);
+    lua_remove(L, -2);
+}
+
+/* Pushes the wire form of a registered name at `idx`. */
+static void class_wire(lua_State *L, int idx) {
+    unsigned char head[MP_VARINT_MAX];
+    size_t len;
+    const char *name = lua_tolstring(L, idx, &len);
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addchar(&b, (char)TAG_REGNAME);
+    luaL_addlstring(&b, (char *)head,
+                    (size_t)(mp_varint_put(head, len) - head));
+    luaL_addlstring(&b, name, len);
+    luaL_pushresult(&b);
+}
+
+/* The shorter path first, then the lesser bytes. */
+static bool better(lua_State *L, int a, int b) {
+    size_t alen, blen;
+    const char *x = lua_tolstring(L, a, &alen);
+    const char *y = lua_tolstring(L, b, &blen);
+    uint64_t n = 0, m = 0;
+    mp_varint_get((const unsigned char *)x + 1,
+                  (const unsigned char *)x + alen, &n);
+    mp_varint_get((const unsigned char *)y + 1,
+                  (const unsigned char *)y + blen, &m);
+    if (n != m || alen != blen)
+        return n != m ? n < m : alen < blen;
+    return memcmp(x, y, alen) < 0;
+}
+
+/* --- scanning -------------------------------------------------------- */
+
+/* The tables of the store on the stack during a scan. */
+typedef struct scan {
+    pack_store *store;
+    int paths, objects;
+} scan;
+
+/* Gives the thing at `thing` the name with wire form on top (popped),
+   unless it has a better one. */
+static void offer(lua_State *L, const scan *s, int thing, int kind) {
+    size_t id;
+    const void *key = lua_topointer(L, thing);
+    int has = pack_names_find(L, s->store, key, &id);
+    if (has < 0) {
+        if (id == PACK_MEMO_NONE) {
+            id = s->store->names.count;
+            if (!pack_memo_add(&s->store->names, (uintptr_t)key, 0))
+                luaL_error(L, "not enough memory");
+        }
+        lua_pushvalue(L, thing);
+        lua_rawseti(L, s->objects, (lua_Integer)id + 1);
+    } else {
+        lua_rawgeti(L, s->paths, (lua_Integer)id + 1);
+        bool keep = has == NAME_CLASS ||
+                    (kind != NAME_CLASS && !better(L, -2, -1));
+        lua_pop(L, 1);
+        if (keep) {
+            lua_pop(L, 1);
+            return;
+        }
+    }
+    s->store->names.entries[id].info = (uint64_t)kind;
+    lua_rawseti(L, s->paths, (lua_Integer)id + 1);
+}
+
+static scan begin_scan(lua_State *L, pack_store *store) {
+    luaL_checkstack(L, 20, "pickling");
+    push_store_value(L, STORE_PATHS);
+    push_store_value(L, STORE_OBJECTS);
+    return (scan){store, lua_gettop(L) - 1, lua_gettop(L)};
+}
+
+/* Could the table at -1 be someone's metatable? */
+static bool class_like(lua_State *L) {
+    static const char *const fields[] = {
+        "__index", "__name", "__newindex", "__call", "__tostring", "__gc",
+        "__close", "__eq", "__lt", "__le", "__len", "__concat", "__add",
+        "__sub", "__mul", "__div", "__idiv", "__mod", "__pow", "__unm",
+        "__band", "__bor", "__bxor", "__bnot", "__shl", "__shr", "__mode",
+        "__metatable", "__pairs", "__reduce"};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        lua_pushstring(L, fields[i]);
+        int type = lua_rawget(L, -2);
+        lua_pop(L, 1);
+        if (type != LUA_TNIL)
+            return true;
+    }
+    return false;
+}
+
+static bool has_identity(lua_State *L, int idx) {
+    int type = lua_type(L, idx);
+    return type == LUA_TTABLE || type == LUA_TFUNCTION ||
+           type == LUA_TUSERDATA;
+}
+
+/* Names the members of the table at `table`, whose path is at `path`;
+   tables among them by what they look like. With `deeper` above 0, enters
+   tables that have no name yet there, with their paths. */
+static void scan_members(lua_State *L, const scan *s, int table, int path,
+                         int deeper) {
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        bool fits = lua_type(L, -2) == LUA_TSTRING &&
+                    (lua_istable(L, -1) || lua_iscfunction(L, -1));
+        if (fits) {
+            int value = lua_gettop(L);
+            lua_pushvalue(L, -2);
+            extend(L, path);
+            if (!lua_istable(L, value)) {
+                offer(L, s, value, NAME_VALUE);
+            } else if (!deeper) {
+                lua_pushvalue(L, value);
+                int kind = class_like(L) ? NAME_VALUE : NAME_META;
+                lua_pop(L, 1);
+                offer(L, s, value, kind);
+            } else {
+                lua_pushvalue(L, value);
+                bool known = lua_rawget(L, deeper) != LUA_TNIL &&
+                             !better(L, -2, -1);
+                lua_pop(L, 1);
+                if (!known) {
+                    lua_pushvalue(L, value);
+                    lua_insert(L, -2);
+                    lua_rawset(L, deeper);
+                }
+            }
+            lua_settop(L, value);
+        }
+        lua_pop(L, 1);
+    }
+}
+
+/* Pushes the path of no parts. */
+static void push_root(lua_State *L) {
+    const char root[] = {(char)TAG_NAME, 0};
+    lua_pushlstring(L, root, sizeof root);
+}
+
+/* What package.loaded holds, as a number that changes with it. */
+static uint64_t fingerprint(lua_State *L) {
+    uint64_t sum = 0;
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        const void *pair[2] = {lua_topointer(L, -2), lua_topointer(L, -1)};
+        sum += mp_hash(pair, sizeof pair);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return sum;
+}
+
+/* Names what was registered, the reserved name included. */
+static void scan_classes(lua_State *L, const scan *s) {
+    push_store_value(L, STORE_CLASSES);
+    int classes = lua_gettop(L);
+    luaL_getmetatable(L, PACK_RESERVED);
+    if (lua_istable(L, -1)) {
+        lua_createtable(L, CLASS_NAME, 0);
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, -2, CLASS_META);
+        lua_pushliteral(L, PACK_RESERVED);
+        lua_rawseti(L, -2, CLASS_NAME);
+        lua_setfield(L, classes, PACK_RESERVED);
+    }
+    lua_settop(L, classes);
+    lua_pushnil(L);
+    while (lua_next(L, classes)) {
+        if (lua_type(L, -2) == LUA_TSTRING) {
+            class_wire(L, lua_gettop(L) - 1);
+            lua_rawgeti(L, -2, CLASS_META);
+            lua_insert(L, -2);
+            offer(L, s, lua_gettop(L) - 1, NAME_CLASS);
+            lua_pop(L, 1);
+        }
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* Names the values of package.loaded and itself. */
+static void scan_modules(lua_State *L, const scan *s, int loaded) {
+    push_root(L);
+    int root = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, loaded)) {
+        if (lua_type(L, -2) == LUA_TSTRING && has_identity(L, -1)) {
+            lua_pushvalue(L, -2);
+            extend(L, root);
+            offer(L, s, lua_gettop(L) - 1, NAME_VALUE);
+        }
+        lua_pop(L, 1);
+    }
+    lua_pushliteral(L, "package");
+    extend(L, root);
+    lua_pushliteral(L, "loaded");
+    extend(L, root + 1);
+    offer(L, s, loaded, NAME_VALUE);
+    lua_settop(L, root - 1);
+}
+
+/* Names the members of all modules. */
+static void scan_all_members(lua_State *L, const scan *s, int loaded,
+                             int deeper) {
+    push_root(L);
+    int root = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, loaded)) {
+        if (lua_type(L, -2) == LUA_TSTRING && lua_istable(L, -1) &&
+            !lua_rawequal(L, -1, loaded)) {
+            int module = lua_gettop(L);
+            lua_pushvalue(L, -2);
+            extend(L, root);
+            scan_members(L, s, module, module + 1, deeper);
+            lua_settop(L, module);
+        }
+        lua_pop(L, 1);
+    }
+    lua_settop(L, root - 1);
+}
+
+/* Forgets all names but keeps the arrays. */
+static void clear_names(lua_State *L, pack_store *store) {
+    pack_memo_reset(&store->names, PACK_KEEP);
+    pack_store_push(L);
+    lua_newtable(L);
+    lua_setiuservalue(L, -2, STORE_PATHS);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_setiuservalue(L, -2, STORE_OBJECTS);
+    lua_pop(L, 1);
+}
+
+void pack_names_scan(lua_State *L, pack_store *store) {
+    int top = lua_gettop(L);
+    luaL_checkstack(L, 20, "pickling");
+    uint64_t now = fingerprint(L);
+    clear_names(L, store);
+    scan s = begin_scan(L, store);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    int loaded = lua_gettop(L);
+    scan_classes(L, &s);
+    scan_modules(L, &s, loaded);
+    scan_all_members(L, &s, loaded, 0);
+    store->fingerprint = now;
+    lua_settop(L, top);
+}
+
+void pack_names_refresh(lua_State *L, pack_store *store) {
+    luaL_checkstack(L, 20, "pickling");
+    if (fingerprint(L) != store->fingerprint)
+        pack_names_scan(L, store);
+}
+
+/* Breadth first: `level` maps the tables of one depth to their paths; those
+   of `seen` (modules, lesser depths) are not entered again. */
+void pack_names_scan_deep(lua_State *L, pack_store *store) {
+    int top = lua_gettop(L);
+    scan s = begin_scan(L, store);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    int loaded = lua_gettop(L);
+    lua_newtable(L);
+    int seen = loaded + 1;
+    lua_pushnil(L);
+    while (lua_next(L, loaded)) {
+        if (lua_istable(L, -1)) {
+            lua_pushboolean(L, 1);
+            lua_rawset(L, seen);
+        } else {
+            lua_pop(L, 1);
+        }
+    }
+    lua_pushvalue(L, loaded);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, seen);
+    lua_newtable(L);
+    int level = seen + 1;
+    scan_all_members(L, &s, loaded, level);
+    for (bool more = true; more;) {
+        more = false;
+        lua_newtable(L);
+        int next = level + 1;
+        lua_pushnil(L);
+        while (lua_next(L, level)) {
+            int table = lua_gettop(L) - 1;
+            lua_pushvalue(L, table);
+            if (lua_rawget(L, seen) == LUA_TNIL) {
+                lua_pushvalue(L, table);
+                lua_pushboolean(L, 1);
+                lua_rawset(L, seen);
+                scan_members(L, &s, table, table + 1, next);
+                more = true;
+            }
+            lua_settop(L, table);
+        }
+        lua_replace(L, level);
+    }
+    lua_settop(L, top);
+}
+
+/* --- registering ----------------------------------------------------- */
+
+/* Raises ValueError if classes[key at `key`] is an entry whose `field` is
+   another than the value at `other`. */
+static void check_taken(lua_State *L, int key, int field, int other) {
+    lua_pushvalue(L, key);
+    pack_class_push(L);
+    if (lua_istable(L, -1)) {
+        lua_rawgeti(L, -1, field);
+        if (!lua_rawequal(L, -1, other))
+            bind_error(L, "ValueError",
+                       field == CLASS_META
+                           ? "register: the name '%s' is already that of "
+                             "another metatable"
+                           : "register: the metatable is already registered "
+                             "as '%s'",
+                       lua_tostring(L, field == CLASS_META ? key : -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static void check_register(lua_State *L) {
+    size_t len = 0;
+    if (lua_type(L, 1) != LUA_TSTRING)
+        bind_argerror(L, "register", 1, "name", "string");
+    lua_tolstring(L, 1, &len);
+    if (len == 0)
+        bind_error(L, "ValueError", "register: the name is empty");
+    if (strcmp(lua_tostring(L, 1), PACK_RESERVED) == 0)
+        bind_error(L, "ValueError", "register: the name '%s' is reserved",
+                   PACK_RESERVED);
+    if (!lua_istable(L, 2))
+        bind_argerror(L, "register", 2, "metatable", "table");
+    for (int i = 3; i <= 4; i++)
+        if (!lua_isnoneornil(L, i) && !lua_isfunction(L, i))
+            bind_argerror(L, "register", i, i == 3 ? "reduce" : "rebuild",
+                          "function");
+    if (lua_isnoneornil(L, 3) != lua_isnoneornil(L, 4))
+        bind_error(L, "TypeError", "register: reduce and rebuild go "
+                   "together, got %s only",
+                   lua_isnoneornil(L, 4) ? "reduce" : "rebuild");
+}
+
+/* Pushes the entry of the name at 1, made if there is none. */
+static void push_entry(lua_State *L) {
+    lua_pushvalue(L, 1);
+    pack_class_push(L);
+    if (lua_istable(L, -1))
+        return;
+    lua_pop(L, 1);
+    push_store_value(L, STORE_CLASSES);
+    lua_createtable(L, CLASS_NAME, 0);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, CLASS_NAME);
+    for (int key = 1; key <= 2; key++) { /* by name and by metatable */
+        lua_pushvalue(L, key);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, -4);
+    }
+    lua_remove(L, -2);
+}
+
+int pack_class_register(lua_State *L) {
+    check_register(L);
+    lua_settop(L, 4);
+    check_taken(L, 1, CLASS_META, 2);
+    check_taken(L, 2, CLASS_NAME, 1);
+    push_entry(L);
+    for (int i = 2; i <= 4; i++) {
+        static const int fields[] = {CLASS_META, CLASS_REDUCE,
+                                     CLASS_REBUILD};
+        lua_pushvalue(L, i);
+        lua_rawseti(L, 5, fields[i - 2]);
+    }
+    pack_store *store = pack_store_push(L);
+    scan s = begin_scan(L, store);
+    class_wire(L, 1);
+    offer(L, &s, 2, NAME_CLASS);
+    return 0;
+}

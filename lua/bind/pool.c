@@ -1,0 +1,202 @@
+/* A pool's life: made, closed, joined, terminated. Only the process that
+   made it may use it; in a forked child its userdata is a dead letter. */
+#include "bind/pool.h"
+
+#include <errno.h>
+
+#include "bind/core.h"
+#include "bind/message.h"
+#include "mem/object.h"
+
+static int pool_gc(lua_State *L);
+
+bool bind_pool_mine(const pool_ud *pool) {
+    return mp_me && mp_me->tag == pool->owner;
+}
+
+pool_ud *bind_check_pool(lua_State *L, int arg, const char *fn) {
+    pool_ud *pool = (pool_ud *)bind_is(L, arg, &bind_pool_class);
+    if (!pool) bind_argerror(L, fn, arg, "self", "Pool");
+    if (!mp_me) bind_open_runtime(L);
+    if (!pool->object.shm) bind_error(L, "StateError", "Pool not running");
+    if (!bind_pool_mine(pool))
+        bind_error(L, "StateError",
+                   "%s: this Pool belongs to the process that made it", fn);
+    return pool;
+}
+
+/* Why: the reason is what the first failing initializer left, if any did. */
+static int raise_broken(lua_State *L, const pool_ud *pool) {
+    mp_ref reason = mp_pool_reason(pool_of(pool));
+    if (!reason)
+        return bind_error(L, "BrokenPool",
+                          "the pool's processes ended unexpectedly");
+    message_push(L, reason);
+    lua_getfield(L, -1, "message");
+    const char *text = luaL_tolstring(L, -1, NULL);
+    bind_pusherror(L, "BrokenPool", "the initializer failed: %s", text);
+    lua_pushvalue(L, -4);
+    lua_setfield(L, -2, "cause");
+    lua_getfield(L, -4, "traceback");
+    lua_setfield(L, -2, "traceback");
+    return lua_error(L);
+}
+
+int bind_pool_stopped(lua_State *L, const pool_ud *pool, int pool_idx) {
+    (void)pool_idx;
+    uint32_t state =
+        pool->object.shm ? mp_pool_state(pool_of(pool)) : MP_POOL_TERMINATE;
+    if (state == MP_POOL_BROKEN) return raise_broken(L, pool);
+    if (state == MP_POOL_TERMINATE)
+        return bind_error(L, "PoolTerminated",
+                          "the pool was terminated before this was done");
+    return bind_error(L, "StateError", "Pool not running");
+}
+
+/* new(workers, most, hooks) -> pool. The workers run when it returns. */
+static int pool_new(lua_State *L) {
+    uint32_t workers = (uint32_t)luaL_checkinteger(L, 1);
+    uint64_t most = (uint64_t)luaL_checkinteger(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    bind_open_runtime(L);
+    pool_ud *pool =
+        (pool_ud *)bind_new(L, &bind_pool_class, sizeof(pool_ud));
+    pool->owner = mp_me->tag;
+    pool->ended = true;
+    lua_pushvalue(L, 3);
+    lua_setiuservalue(L, -2, 1);
+    bind_object *o = &pool->object;
+    int r = mp_pool_create(workers, most, &o->id, &o->gen);
+    if (r < 0) return bind_oserror(L, r, "Pool: cannot make the pool");
+    o->shm = mp_object_block(o->id);
+    worker_start start = {L, 3, mp_me->tag};
+    r = mp_pool_start(pool_of(pool), &pool->crew, bind_worker_main, &start);
+    if (r < 0) {
+        pool_gc(L);
+        return bind_oserror(L, r, "Pool: cannot start the workers");
+    }
+    pool->started = true;
+    pool->ended = false;
+    return 1;
+}
+
+static int pool_close(lua_State *L) {
+    mp_pool_close(pool_of(bind_check_pool(L, 1, "close")));
+    return 0;
+}
+
+static void end_crew(pool_ud *pool) {
+    while (mp_proc_wait(&pool->crew, MP_FOREVER) == -EINTR) {
+    }
+    mp_proc_close(&pool->crew);
+    pool->ended = true;
+}
+
+static int pool_terminate(lua_State *L) {
+    pool_ud *pool = bind_check_pool(L, 1, "terminate");
+    if (pool->ended) return 0;
+    mp_pool_terminate(pool_of(pool), &pool->crew);
+    end_crew(pool);
+    return 0;
+}
+
+/* join(deadline seconds) -> boolean: has the crew ended? Waits a slice at
+   most, so that the Lua side can run callbacks and feed iterators. */
+static int pool_join(lua_State *L) {
+    pool_ud *pool = bind_check_pool(L, 1, "join");
+    if (pool->ended) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    int r = mp_proc_wait(&pool->crew, bind_deadline(L, 2, "join"));
+    if (r == -EINTR) bind_interrupted(L);
+    if (r == 0) {
+        mp_proc_close(&pool->crew);
+        pool->ended = true;
+        /* Killed rather than done? Then what it left is lost. */
+        if (mp_pool_has_work(pool_of(pool))) mp_pool_break(pool_of(pool));
+    }
+    lua_pushboolean(L, r == 0);
+    return 1;
+}
+
+static int pool_state(lua_State *L) {
+    static const char *const names[] = {"run", "close", "terminate",
+                                        "broken"};
+    pool_ud *pool = (pool_ud *)bind_is(L, 1, &bind_pool_class);
+    if (!pool) return bind_argerror(L, "state", 1, "self", "Pool");
+    if (!pool->object.shm || !bind_pool_mine(pool))
+        lua_pushstring(L, "terminate");
+    else
+        lua_pushstring(L, names[mp_pool_state(pool_of(pool))]);
+    return 1;
+}
+
+/* pids() -> list of the workers' process ids as of now */
+static int pool_pids(lua_State *L) {
+    pool_ud *pool = bind_check_pool(L, 1, "pids");
+    mp_pool_shm *shm = pool_of(pool);
+    lua_newtable(L);
+    for (uint32_t i = 0; i < mp_pool_workers(shm); i++) {
+        lua_pushinteger(L, (lua_Integer)atomic_load(
+                               &mp_pool_worker(shm, i)->pid));
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+static int pool_raise(lua_State *L) {
+    return bind_pool_stopped(L, bind_check_pool(L, 1, "check"), 1);
+}
+
+static int pool_count_callbacks(lua_State *L) {
+    bind_check_pool(L, 1, "callbacks")->callbacks =
+        (int)luaL_checkinteger(L, 2);
+    return 0;
+}
+
+/* Harmless twice, and in a child. */
+static int pool_gc(lua_State *L) {
+    pool_ud *pool = lua_touserdata(L, -1);
+    if (!pool || !pool->object.shm || !bind_pool_mine(pool)) return 0;
+    if (!pool->ended) {
+        mp_pool_terminate(pool_of(pool), &pool->crew);
+        end_crew(pool);
+    }
+    pool->object.shm = NULL;
+    mp_object_detach(pool->object.id);
+    return 0;
+}
+
+static int pool_finalize(lua_State *L) {
+    lua_settop(L, 1);
+    return pool_gc(L);
+}
+
+static const luaL_Reg methods[] = {
+    {"close", pool_close},
+    {"terminate", pool_terminate},
+    {"join", pool_join},
+    {"state", pool_state},
+    {"pids", pool_pids},
+    {"raise", pool_raise},
+    {"callbacks", pool_count_callbacks},
+    {"release", pool_finalize},
+    {NULL, NULL}};
+static const luaL_Reg meta[] = {
+    {"__gc", pool_finalize}, {"__close", pool_finalize}, {NULL, NULL}};
+
+const bind_class bind_pool_class = {.name = "Pool",
+                                    .type = MP_TYPE_POOL,
+                                    .methods = methods,
+                                    .meta = meta};
+
+void bind_pool_open(lua_State *L) {
+    static const luaL_Reg functions[] = {{"new", pool_new}, {NULL, NULL}};
+    mp_pool_open();
+    bind_class_open(L, &bind_pool_class);
+    luaL_newlib(L, functions);
+    bind_job_open(L);
+    bind_worker_open(L);
+    lua_setfield(L, -2, "pool");
+}

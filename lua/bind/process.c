@@ -1,0 +1,395 @@
+/* core.process: starting children, and what is known of them.
+
+   A Child is a userdata for one child process. While it runs, the registry's
+   table CHILDREN keeps it and the Lua object it belongs to, as the keys and
+   values of a strong table: a process that nobody holds goes on, and can be
+   found by active().
+
+   The end of a state (a sentinel's __gc, which Lua calls last since it is
+   the first of ours) and of the process (atexit) take the children along. */
+#include "bind/process.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bind/bind.h"
+#include "bind/core.h"
+#include "mem/arena.h"
+#include "os/child.h"
+#include "os/random.h"
+#include "proc/family.h"
+#include "proc/proc.h"
+#include "proc/start.h"
+
+/* Begins like all userdata of ours; it is no shared object, so its class
+   has no code and the pickler does not know it. */
+typedef struct child {
+    bind_object head;
+    mp_relative *relative; /* NULL once closed */
+    pid_t pid;
+    int exitcode; /* kept for when it is closed */
+} child;
+
+static const bind_class child_class = {.name = "Child"};
+
+/* Keys of the registry: their addresses. */
+static const char CHILDREN, GUARD, LIBRARY_OS, SEED, SENTINEL;
+
+/* --- the end ----------------------------------------------------------- */
+
+static void end_process(void) { mp_family_end(NULL); }
+
+/* The sentinel's __gc: the state is closing. */
+static int end_state(lua_State *L) {
+    mp_family_end(lua_topointer(L, LUA_REGISTRYINDEX));
+    return 0;
+}
+
+/* --- a child's state ----------------------------------------------------- */
+
+/* os.exit([code [, close]]) in a child: `close` is not heeded. */
+static int child_exit(lua_State *L) {
+    int code;
+    if (lua_isboolean(L, 1))
+        code = lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
+    else
+        code = (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
+    mp_family_exit(code);
+}
+
+/* The guard's __close: the state is being closed by an os.exit that was
+   taken before the fork. Its code cannot be known here; going on would run
+   what the parent has to close. */
+static int guard_close(lua_State *L) {
+    (void)L;
+    mp_family_exit(EXIT_SUCCESS);
+}
+
+static void replace_exit(lua_State *L) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &LIBRARY_OS) == LUA_TTABLE) {
+        lua_pushliteral(L, "exit");
+        lua_rawget(L, -2);
+        /* One in Lua is the user's own and ends in the one in C. */
+        if (lua_iscfunction(L, -1)) {
+            lua_pushliteral(L, "exit");
+            lua_pushcfunction(L, child_exit);
+            lua_rawset(L, -4);
+        }
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static void reseed(lua_State *L) {
+    lua_Integer seed[2];
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &SEED) == LUA_TFUNCTION &&
+        mp_random_bytes(seed, sizeof seed) == 0) {
+        lua_pushinteger(L, seed[0]);
+        lua_pushinteger(L, seed[1]);
+        lua_call(L, 2, 0);
+    } else {
+        lua_pop(L, 1);
+    }
+}
+
+/* Nothing is allocated here: a child of a small job is mostly the pages that
+   it touches first. The table CHILDREN is emptied when it is next used. */
+void bind_child_enter(lua_State *L) {
+    luaL_checkstack(L, 8, "child");
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &GUARD);
+    lua_toclose(L, -1);
+    /* A negative step puts the next one off. */
+    lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
+    replace_exit(L);
+    reseed(L);
+}
+
+/* --- starting ------------------------------------------------------------ */
+
+enum { BEGIN = 1, REPORT, OBJECT, DAEMON }; /* arguments of start */
+
+static child *new_child(lua_State *L) {
+    child *c = lua_newuserdatauv(L, sizeof *c, 0);
+    *c = (child){.head = {.class = &child_class}};
+    luaL_setmetatable(L, "mp.Child");
+    return c;
+}
+
+/* In a child: begin(object, parent's pid, parent's tag) -> run, then
+   run(object), and the end. What happens in it stays in it: errors and
+   yields stop at the pcall. Few frames: each is another page to touch. */
+_Noreturn static void run_child(lua_State *L, pid_t parent, uint32_t tag) {
+    bind_child_enter(L);
+    lua_pushvalue(L, REPORT);
+    lua_pushvalue(L, BEGIN);
+    lua_pushvalue(L, OBJECT);
+    lua_pushinteger(L, parent);
+    lua_pushinteger(L, tag);
+    int handler = lua_gettop(L) - 4;
+    int status = lua_pcall(L, 3, 1, handler);
+    if (status == LUA_OK) {
+        lua_pushvalue(L, OBJECT);
+        status = lua_pcall(L, 1, 0, handler);
+    }
+    /* REPORT has told; but for one that failed itself. */
+    if (status != LUA_OK && lua_isstring(L, -1))
+        lua_writestringerror("%s\n", lua_tostring(L, -1));
+    mp_family_exit(status == LUA_OK ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+/* Takes those that ended, and those of this process's parent, out of
+   CHILDREN, and leaves it on the stack. */
+static void push_children(lua_State *L) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &CHILDREN);
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        child *c = lua_touserdata(L, -2);
+        lua_pop(L, 1);
+        if (c->relative && mp_family_wait(c->relative, MP_AT_ONCE) != 0 &&
+            c->relative->listed)
+            continue;
+        lua_pushvalue(L, -1);
+        lua_pushnil(L);
+        lua_rawset(L, -4);
+    }
+}
+
+/* start(begin, report, object, daemon) -> Child. In the child it does not
+   return. */
+static int process_start(lua_State *L) {
+    luaL_checktype(L, BEGIN, LUA_TFUNCTION);
+    luaL_checktype(L, REPORT, LUA_TFUNCTION);
+    lua_settop(L, DAEMON);
+    bind_open_runtime(L);
+    child *c = new_child(L);
+    push_children(L);
+    /* Before the fork, so that nothing can fail after it. */
+    lua_pushvalue(L, DAEMON + 1);
+    lua_pushvalue(L, OBJECT);
+    lua_rawset(L, -3);
+    pid_t parent = getpid();
+    uint32_t tag = mp_me->tag;
+    int r = mp_family_fork(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
+                           lua_toboolean(L, DAEMON), 0);
+    if (r == 1) run_child(L, parent, tag);
+    if (r < 0) {
+        lua_pushvalue(L, DAEMON + 1);
+        lua_pushnil(L);
+        lua_rawset(L, -3);
+        bind_oserror(L, r, "cannot start a process");
+    }
+    c->pid = c->relative->proc.pid;
+    lua_settop(L, DAEMON + 1);
+    return 1;
+}
+
+/* active() -> list of the objects whose child runs */
+static int process_active(lua_State *L) {
+    lua_newtable(L);
+    push_children(L);
+    lua_pushnil(L);
+    for (lua_Integer n = 1; lua_next(L, -2); n++) lua_rawseti(L, 1, n);
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* methods() -> list of the start methods, the default first */
+static int process_methods(lua_State *L) {
+    lua_newtable(L);
+    for (int i = 0; mp_start_methods[i].name; i++) {
+        lua_pushstring(L, mp_start_methods[i].name);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* --- a child, seen by its parent ----------------------------------------- */
+
+static child *check_child(lua_State *L) {
+    return luaL_checkudata(L, 1, "mp.Child");
+}
+
+static void note_end(lua_State *L, child *c) {
+    c->exitcode = c->relative->proc.exitcode;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &CHILDREN);
+    lua_pushvalue(L, 1);
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+/* join([timeout]) -> whether it ended */
+static int child_join(lua_State *L) {
+    child *c = check_child(L);
+    if (!c->relative) return lua_pushboolean(L, 1), 1;
+    mp_deadline deadline = bind_deadline(L, 2, "join");
+    int r;
+    while ((r = mp_family_wait(c->relative, deadline)) == -EINTR)
+        bind_interrupted(L);
+    if (r == 0)
+        note_end(L, c);
+    else if (r == -ECHILD)
+        bind_error(L, "StateError", "can only join a child process");
+    else if (r != -ETIMEDOUT)
+        bind_oserror(L, r, "join");
+    lua_pushboolean(L, r == 0);
+    return 1;
+}
+
+/* poll() -> ended, exit code (nil while it runs, or when nobody knows) */
+static int child_poll(lua_State *L) {
+    child *c = check_child(L);
+    bool ended = true;
+    if (c->relative) {
+        ended = mp_family_wait(c->relative, MP_AT_ONCE) == 0;
+        if (ended) note_end(L, c);
+    }
+    lua_pushboolean(L, ended);
+    if (!ended || c->exitcode == MP_PROC_UNKNOWN) return 1;
+    lua_pushinteger(L, c->exitcode);
+    return 2;
+}
+
+/* signal(number) */
+static int child_signal(lua_State *L) {
+    child *c = check_child(L);
+    int signal = (int)luaL_checkinteger(L, 2);
+    int r = c->relative ? mp_proc_signal(&c->relative->proc, signal) : 0;
+    if (r < 0) bind_oserror(L, r, "cannot signal a process");
+    return 0;
+}
+
+static int child_pid(lua_State *L) {
+    lua_pushinteger(L, check_child(L)->pid);
+    return 1;
+}
+
+/* mine() -> may this process wait for it? */
+static int child_mine(lua_State *L) {
+    child *c = check_child(L);
+    lua_pushboolean(L, c->relative && c->relative->proc.parent == getpid());
+    return 1;
+}
+
+/* sentinel() -> descriptor that is readable when it has ended */
+static int child_sentinel(lua_State *L) {
+    mp_proc *proc = &check_child(L)->relative->proc;
+    if (proc->pidfd < 0) {
+        int fd = proc->ended ? -ESRCH : mp_child_pidfd(proc->pid);
+        if (fd < 0) bind_oserror(L, fd, "sentinel");
+        proc->pidfd = fd;
+    }
+    lua_pushinteger(L, proc->pidfd);
+    return 1;
+}
+
+static int child_close(lua_State *L) {
+    child *c = check_child(L);
+    if (c->relative) mp_family_drop(c->relative);
+    c->relative = NULL;
+    return 0;
+}
+
+/* --- any participant: a parent ------------------------------------------- */
+
+/* alive(tag) */
+static int process_alive(lua_State *L) {
+    uint32_t tag = (uint32_t)luaL_checkinteger(L, 1);
+    bind_open_runtime(L);
+    lua_pushboolean(L, mp_proc_wait_peer(tag, MP_AT_ONCE) != 0);
+    return 1;
+}
+
+/* await(tag [, timeout]) -> whether it ended */
+static int process_await(lua_State *L) {
+    uint32_t tag = (uint32_t)luaL_checkinteger(L, 1);
+    mp_deadline deadline = bind_deadline(L, 2, "join");
+    int r;
+    bind_open_runtime(L);
+    while ((r = mp_proc_wait_peer(tag, deadline)) == -EINTR)
+        bind_interrupted(L);
+    lua_pushboolean(L, r == 0);
+    return 1;
+}
+
+/* pidfd(pid) -> descriptor that is readable when it has ended */
+static int process_pidfd(lua_State *L) {
+    int fd = mp_child_pidfd((pid_t)luaL_checkinteger(L, 1));
+    if (fd < 0) bind_oserror(L, fd, "sentinel");
+    lua_pushinteger(L, fd);
+    return 1;
+}
+
+/* parameters(function) -> how many, whether there may be more */
+static int process_parameters(lua_State *L) {
+    lua_Debug ar;
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_getinfo(L, ">u", &ar);
+    lua_pushinteger(L, ar.nparams);
+    lua_pushboolean(L, ar.isvararg);
+    return 2;
+}
+
+/* --- opening --------------------------------------------------------------- */
+
+static void open_child_class(lua_State *L) {
+    static const luaL_Reg methods[] = {
+        {"join", child_join},         {"poll", child_poll},
+        {"signal", child_signal},     {"pid", child_pid},
+        {"mine", child_mine},         {"sentinel", child_sentinel},
+        {"close", child_close},       {NULL, NULL}};
+    luaL_newmetatable(L, "mp.Child");
+    luaL_newlib(L, methods);
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, child_close);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
+}
+
+/* A userdata in the registry that only has this metamethod. */
+static void keep_hook(lua_State *L, const char *key, const char *name,
+                      lua_CFunction hook) {
+    lua_newuserdatauv(L, 0, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, hook);
+    lua_setfield(L, -2, name);
+    lua_setmetatable(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
+static void open_at_exit(void) {
+    static bool done;
+    if (!done) done = atexit(end_process) == 0;
+}
+
+/* What a child needs of the standard library. */
+static void keep_library(lua_State *L) {
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_getfield(L, -1, "os");
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &LIBRARY_OS);
+    if (lua_getfield(L, -1, "math") == LUA_TTABLE) {
+        lua_getfield(L, -1, "randomseed");
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &SEED);
+    }
+    lua_pop(L, 2);
+}
+
+void bind_process_open(lua_State *L) {
+    static const luaL_Reg functions[] = {
+        {"start", process_start}, {"active", process_active},
+        {"methods", process_methods}, {"alive", process_alive},
+        {"await", process_await}, {"pidfd", process_pidfd},
+        {"parameters", process_parameters}, {NULL, NULL}};
+    open_child_class(L);
+    lua_newtable(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &CHILDREN);
+    keep_library(L);
+    keep_hook(L, &GUARD, "__close", guard_close);
+    keep_hook(L, &SENTINEL, "__gc", end_state);
+    open_at_exit();
+    luaL_newlib(L, functions);
+    lua_setfield(L, -2, "process");
+}

@@ -1,0 +1,56 @@
+/* core.sleep, time, monotonic, getpid, getppid, cpu_count: what Lua lacks. */
+#include <errno.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bind/bind.h"
+#include "bind/core.h"
+#include "os/cpu.h"
+
+/* sleep(seconds): 0 or less gives the processor away. */
+static int system_sleep(lua_State *L) {
+    if (lua_type(L, 1) != LUA_TNUMBER)
+        return bind_argerror(L, "sleep", 1, "seconds", "number");
+    mp_deadline deadline = bind_deadline(L, 1, "sleep");
+    struct timespec t = {.tv_sec = (time_t)(deadline.ns / 1000000000),
+                         .tv_nsec = (long)(deadline.ns % 1000000000)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+        bind_interrupted(L);
+    return 0;
+}
+
+static int system_time(lua_State *L) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec / 1e9);
+    return 1;
+}
+
+static int system_monotonic(lua_State *L) {
+    lua_pushnumber(L, (lua_Number)mp_now_ns() / 1e9);
+    return 1;
+}
+
+static int system_getpid(lua_State *L) {
+    lua_pushinteger(L, getpid());
+    return 1;
+}
+
+static int system_getppid(lua_State *L) {
+    lua_pushinteger(L, getppid());
+    return 1;
+}
+
+static int system_cpu_count(lua_State *L) {
+    lua_pushinteger(L, mp_cpu_count());
+    return 1;
+}
+
+void bind_system_open(lua_State *L) {
+    static const luaL_Reg functions[] = {
+        {"sleep", system_sleep},         {"time", system_time},
+        {"monotonic", system_monotonic}, {"getpid", system_getpid},
+        {"getppid", system_getppid},     {"cpu_count", system_cpu_count},
+        {NULL, NULL}};
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,295 @@
+/* Runs what the command line names, in lua's order: LUA_INIT, then -e, -l
+   and -W as they stand, then the script, then a session or stdin. */
+#include "mplua.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+#include <lualib.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+/* Exit code of a program that Ctrl-C ended, as shells count it. */
+#define CODE_INTERRUPTED 130
+
+/* The one thing that a signal handler of a Lua program cannot be given:
+   whom to interrupt.  Set while cli_call runs. */
+static lua_State *volatile running;
+
+/* --- Ctrl-C ------------------------------------------------------------ */
+
+static void raise_interrupted(lua_State *L, lua_Debug *ar) {
+    (void)ar;
+    lua_sethook(L, NULL, 0, 0);
+    luaL_error(L, "interrupted!");
+}
+
+static void set_handler(int sig, void (*handler)(int)) {
+    struct sigaction action = {.sa_handler = handler};
+    sigemptyset(&action.sa_mask);
+    sigaction(sig, &action, NULL); /* no SA_RESTART: waits must end */
+}
+
+/* lua_sethook is the one call that Lua allows in a handler.  A second
+   Ctrl-C finds the default action, for code that never comes back. */
+static void on_sigint(int sig) {
+    int mask = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT;
+    set_handler(sig, SIG_DFL);
+    if (running != NULL)
+        lua_sethook(running, raise_interrupted, mask, 1);
+}
+
+/* --- errors ------------------------------------------------------------ */
+
+void cli_message(const cli *c, const char *text) {
+    fflush(stdout);
+    if (c->program != NULL)
+        fprintf(stderr, "%s: ", c->program);
+    fprintf(stderr, "%s\n", text);
+    fflush(stderr);
+}
+
+int cli_report(const cli *c, int status) {
+    if (status != LUA_OK) {
+        const char *text = lua_tostring(c->L, -1);
+        cli_message(c, text ? text : "(error message not a string)");
+        lua_pop(c->L, 1);
+    }
+    return status;
+}
+
+/* Is the value at 1 an error object of mp's (and not just a table)? */
+static bool is_error_object(lua_State *L) {
+    if (!lua_istable(L, 1) || luaL_getmetafield(L, 1, "__name") == LUA_TNIL)
+        return false;
+    const char *name = lua_tostring(L, -1);
+    bool is = name != NULL && strcmp(name, "mp.error") == 0;
+    lua_pop(L, 1);
+    return is;
+}
+
+/* «script.lua:12: Kind: message», as Lua writes its own errors. */
+static const char *describe_error_object(cli *c, lua_State *L) {
+    lua_pushliteral(L, "kind");
+    lua_rawget(L, 1);
+    const char *kind = lua_tostring(L, -1);
+    if (kind != NULL && strcmp(kind, "Interrupted") == 0)
+        c->code = CODE_INTERRUPTED;
+    lua_pushliteral(L, "where");
+    lua_rawget(L, 1);
+    const char *where = lua_tostring(L, -1);
+    const char *text = luaL_tolstring(L, 1, NULL);
+    return where ? lua_pushfstring(L, "%s %s", where, text) : text;
+}
+
+/* Message handler; upvalue 1 is the cli. Objects with a __tostring of
+   their own are trusted to say it all. */
+static int on_error(lua_State *L) {
+    cli *c = lua_touserdata(L, lua_upvalueindex(1));
+    const char *text = lua_tostring(L, 1);
+    c->code = EXIT_FAILURE;
+    if (text == NULL && is_error_object(L)) {
+        text = describe_error_object(c, L);
+    } else if (text == NULL) {
+        if (luaL_callmeta(L, 1, "__tostring") &&
+            lua_type(L, -1) == LUA_TSTRING)
+            return 1;
+        text = lua_pushfstring(L, "(error object is a %s value)",
+                               luaL_typename(L, 1));
+    }
+    luaL_traceback(L, L, text, 1);
+    return 1;
+}
+
+int cli_call(cli *c, int nargs, int nresults) {
+    lua_State *L = c->L;
+    int base = lua_gettop(L) - nargs;
+    lua_pushlightuserdata(L, c);
+    lua_pushcclosure(L, on_error, 1);
+    lua_insert(L, base);
+    running = L;
+    set_handler(SIGINT, on_sigint);
+    int status = lua_pcall(L, nargs, nresults, base);
+    set_handler(SIGINT, SIG_DFL);
+    running = NULL;
+    lua_remove(L, base);
+    return status;
+}
+
+/* --- pieces of a command line ------------------------------------------ */
+
+static int run_chunk(cli *c, int status) {
+    if (status == LUA_OK)
+        status = cli_call(c, 0, 0);
+    return cli_report(c, status);
+}
+
+static int run_file(cli *c, const char *path) {
+    return run_chunk(c, luaL_loadfile(c->L, path));
+}
+
+static int run_string(cli *c, const char *text, const char *chunk) {
+    return run_chunk(c, luaL_loadbuffer(c->L, text, strlen(text), chunk));
+}
+
+/* -l mod, or -l global=mod */
+static int run_library(cli *c, char *text) {
+    char *module = strchr(text, '=');
+    if (module == NULL)
+        module = text;
+    else
+        *module++ = '\0';
+    lua_getglobal(c->L, "require");
+    lua_pushstring(c->L, module);
+    int status = cli_call(c, 1, 1);
+    if (status == LUA_OK)
+        lua_setglobal(c->L, text);
+    return cli_report(c, status);
+}
+
+static int run_init(cli *c) {
+    const char *name = "=LUA_INIT" LUA_VERSUFFIX;
+    const char *text = getenv(name + 1);
+    if (text == NULL) {
+        name = "=LUA_INIT";
+        text = getenv(name + 1);
+    }
+    if (text == NULL)
+        return LUA_OK;
+    return text[0] == '@' ? run_file(c, text + 1)
+                          : run_string(c, text, name);
+}
+
+/* -e, -l and -W among the words before the script, in their order. */
+static int run_options(cli *c, char **argv, int end) {
+    int status = LUA_OK;
+    for (int i = 1; i < end && status == LUA_OK; i++) {
+        switch (argv[i][1]) {
+        case 'e':
+            status = run_string(c, cli_options_value(argv, &i),
+                                "=(command line)");
+            break;
+        case 'l':
+            status = run_library(c, cli_options_value(argv, &i));
+            break;
+        case 'W':
+            lua_warning(c->L, "@on", 0);
+            break;
+        default:
+            break;
+        }
+    }
+    return status;
+}
+
+/* Pushes arg[1], arg[2], ...: LUA_INIT or -e may have changed them. */
+static int push_arguments(lua_State *L) {
+    if (lua_getglobal(L, "arg") != LUA_TTABLE)
+        luaL_error(L, "'arg' is not a table");
+    int n = (int)luaL_len(L, -1);
+    luaL_checkstack(L, n + 3, "too many arguments to script");
+    for (int i = 1; i <= n; i++)
+        lua_rawgeti(L, -i, i);
+    lua_remove(L, -n - 1);
+    return n;
+}
+
+/* `script` points into argv; "-" is stdin unless "--" stands before it. */
+static int run_script(cli *c, char **script) {
+    bool input =
+        strcmp(script[0], "-") == 0 && strcmp(script[-1], "--") != 0;
+    int status = luaL_loadfile(c->L, input ? NULL : script[0]);
+    if (status == LUA_OK)
+        status = cli_call(c, push_arguments(c->L), LUA_MULTRET);
+    return cli_report(c, status);
+}
+
+/* arg[0] is the script, the words before it count down from -1. */
+static void make_arg(lua_State *L, char **argv, int script) {
+    if (argv[script] == NULL)
+        script = 0;
+    lua_createtable(L, 0, script + 1);
+    for (int i = 0; argv[i] != NULL; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i - script);
+    }
+    lua_setglobal(L, "arg");
+}
+
+static void print_version(void) {
+    puts(LUA_COPYRIGHT);
+    fflush(stdout);
+}
+
+static void open_libraries(lua_State *L, const cli_options *o) {
+    if (o->ignore_env) { /* `package` looks at this when it opens */
+        lua_pushboolean(L, 1);
+        lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
+    }
+    luaL_openlibs(L);
+    mplua_open(L);
+    lua_gc(L, LUA_GCGEN, 0, 0);
+}
+
+/* What remains when options and script are done. */
+static void run_session(cli *c, const cli_options *o, bool script) {
+    if (o->interactive) {
+        cli_repl(c);
+    } else if (!script && !o->execute && !o->version) {
+        if (isatty(STDIN_FILENO)) {
+            print_version();
+            cli_repl(c);
+        } else {
+            run_file(c, NULL);
+        }
+    }
+}
+
+/* --- the program ------------------------------------------------------- */
+
+/* Protected: the cli and argv are on the stack; true means success. */
+static int run_protected(lua_State *L) {
+    cli *c = lua_touserdata(L, 1);
+    char **argv = lua_touserdata(L, 2);
+    cli_options o = cli_options_read(argv);
+    luaL_checkversion(L);
+    if (o.bad) {
+        cli_options_usage(c, argv[o.script]);
+        return 0;
+    }
+    if (o.version)
+        print_version();
+    open_libraries(L, &o);
+    make_arg(L, argv, o.script);
+    bool script = argv[o.script] != NULL;
+    if ((!o.ignore_env && run_init(c) != LUA_OK) ||
+        run_options(c, argv, o.script) != LUA_OK ||
+        (script && run_script(c, argv + o.script) != LUA_OK))
+        return 0;
+    run_session(c, &o, script);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+int mplua_main(int argc, char **argv) {
+    cli c = {.program = "mplua", .code = EXIT_FAILURE};
+    if (argc > 0 && argv[0][0] != '\0')
+        c.program = argv[0];
+    c.L = luaL_newstate();
+    if (c.L == NULL) {
+        cli_message(&c, "cannot create state: not enough memory");
+        return EXIT_FAILURE;
+    }
+    lua_pushcfunction(c.L, run_protected);
+    lua_pushlightuserdata(c.L, &c);
+    lua_pushlightuserdata(c.L, argv);
+    int status = lua_pcall(c.L, 2, 1, 0);
+    bool success = lua_toboolean(c.L, -1);
+    cli_report(&c, status);
+    lua_close(c.L);
+    return success && status == LUA_OK ? EXIT_SUCCESS : c.code;
+}

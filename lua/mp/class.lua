@@ -1,0 +1,97 @@
+--- Classes with single inheritance and computed fields.
+--
+--     local Point = class.new("Point")
+--     function Point:init(x) self.x = x end       -- the constructor's hook
+--     function Point._get:double() return 2 * self.x end
+--     function Point._set:double(v) self.x = v / 2 end
+--     local p = Point(3)
+--
+-- A class is the metatable of its objects. A computed field is looked up
+-- before a method of that name; one without a setter cannot be assigned.
+-- What starts with "__" is inherited by copying, when the class is made.
+
+local errors = require "mp.errors"
+
+local M = {}
+
+local function index(class)
+    local get = class._get
+    return function(object, key)
+        local getter = get[key]
+        if getter then
+            return getter(object)
+        end
+        return class[key]
+    end
+end
+
+local function newindex(class)
+    local get, set = class._get, class._set
+    return function(object, key, value)
+        local setter = set[key]
+        if setter then
+            setter(object, value)
+        elseif get[key] then
+            errors._raise("TypeError", "%s: field '%s' cannot be assigned",
+                class.__name, key)
+        else
+            rawset(object, key, value)
+        end
+    end
+end
+
+--- The constructor of a class without one of its own: an empty object, and
+-- its `init`.
+local function construct(class, ...)
+    local object = setmetatable({}, class)
+    object:init(...)
+    return object
+end
+
+local function inherit_metamethods(class, base)
+    for key, value in pairs(base or {}) do
+        if type(key) == "string" and key:sub(1, 2) == "__" then
+            class[key] = value
+        end
+    end
+end
+
+--- Makes a class.
+---@param name string
+---@param base table|nil a class
+---@return table
+function M.new(name, base)
+    local class = {}
+    inherit_metamethods(class, base)
+    class.__name = name
+    class._base = base
+    class._get = setmetatable({}, {__index = base and base._get})
+    class._set = setmetatable({}, {__index = base and base._set})
+    class.__index = index(class)
+    class.__newindex = newindex(class)
+    return setmetatable(class, {
+        __index = base,
+        __name = "class " .. name,
+        __call = function(_, ...)
+            return class:_construct(...)
+        end,
+    })
+end
+
+--- Fills a base class with what every class has.
+---@param class table made by `new` without a base
+---@return table class
+function M.root(class)
+    class._construct = construct
+    function class.init() end
+    --- A class that inherits from this one.
+    ---@param name string
+    ---@return table
+    function class:extend(name)
+        errors._check("extend", "name", name, "string")
+        return M.new(name, self)
+    end
+    return class
+end
+
+return M

@@ -1,0 +1,540 @@
+--- Pool: a fixed number of worker processes, and what they do for you.
+--
+-- The work is done below (mp.core): this file knows the ways in which Python
+-- programs ask for it. Items go to the workers as jobs; a job is fed and read
+-- a window at a time, so inputs may be endless.
+
+local core = require "mp.core"
+local call = require "mp.call"
+local class = require "mp.class"
+local process = require "mp.process"
+local result = require "mp.result"
+
+local native = core.pool
+local new_error, is_error = core.error.new, core.error.is
+
+local M = {}
+
+---@class mp.Pool
+---@field package _core userdata
+---@field package _waiting table  results with callbacks, not yet called
+local Pool = class.new("Pool")
+
+local function fail(kind, message, ...)
+    error(new_error(kind, message:format(...), nil, 3), 0)
+end
+
+-- Arguments ------------------------------------------------------------------
+
+--- Keeps an integer of at least `min`, or raises.
+local function check_count(value, min, text)
+    local n = math.type(value) and math.tointeger(value)
+    if not n or n < min then
+        fail(type(value) == "number" and "ValueError" or "TypeError",
+            "%s, got %s", text, tostring(value))
+    end
+    return n
+end
+
+local function is_callable(value)
+    if type(value) == "function" then
+        return true
+    end
+    local meta = getmetatable(value)
+    return type(meta) == "table" and meta.__call ~= nil
+end
+
+local function check_callable(value, what)
+    if value ~= nil and not is_callable(value) then
+        fail("TypeError", "%s must be a callable, got %s", what, type(value))
+    end
+end
+
+local CALL_OPTIONS <const> = {
+    chunksize = true, callback = true, error_callback = true,
+    on_error = true,
+}
+
+local function is_options(value)
+    return type(value) == "table" and getmetatable(value) == nil
+end
+
+--- The options of a call: a table in the place of the first one, or by
+-- position.
+local function options(chunksize, callback, error_callback)
+    local opts = {}
+    if is_options(chunksize) then
+        opts = chunksize
+    elseif is_options(callback) then
+        opts = {chunksize = chunksize}
+        for name, value in pairs(callback) do
+            opts[name] = value
+        end
+    else
+        opts = {
+            chunksize = chunksize, callback = callback,
+            error_callback = error_callback,
+        }
+    end
+    for name in pairs(opts) do
+        if not CALL_OPTIONS[name] then
+            fail("TypeError", "unknown option '%s'", tostring(name))
+        end
+    end
+    local policy = opts.on_error
+    if policy ~= nil and policy ~= "raise" and policy ~= "collect" then
+        fail("ValueError", "on_error must be 'raise' or 'collect', got %s",
+            tostring(policy))
+    end
+    check_callable(opts.callback, "callback")
+    check_callable(opts.error_callback, "error_callback")
+    return opts
+end
+
+local function chunk_of(opts)
+    if opts.chunksize == nil then
+        return 0
+    end
+    return check_count(opts.chunksize, 1,
+        "chunksize must be an integer of at least 1")
+end
+
+--- What an iterable is to the core: source, count, step.
+local function source_of(iterable)
+    local kind = type(iterable)
+    if kind == "function" then
+        return iterable
+    end
+    local meta = getmetatable(iterable)
+    meta = type(meta) == "table" and meta or nil
+    if kind == "table" and meta and meta.__name == "mp.range"
+        and math.type(iterable.start) == "integer"
+        and math.type(iterable.step) == "integer" then
+        return iterable.start, #iterable, iterable.step
+    end
+    if kind == "table" and (not meta or not meta.__call) then
+        local n = math.tointeger(rawget(iterable, "n"))
+        return iterable, n and n >= 0 and n or #iterable
+    end
+    if meta and meta.__len and meta.__index then
+        return iterable, #iterable
+    end
+    if meta and meta.__call then
+        return function() return iterable() end
+    end
+    fail("TypeError", "an iterable is a list, mp.range, a shared array or "
+        .. "an iterator function, got %s", kind)
+end
+
+--- Lists what an iterator function gives, so that its length is known.
+local function listed(source, count, step)
+    if count then
+        return source, count, step
+    end
+    local list, n = {}, 0
+    for item in source do
+        n = n + 1
+        list[n] = item
+    end
+    return list, n
+end
+
+-- What the core calls --------------------------------------------------------
+
+--- In a worker: the error object of a task that failed.
+local function failure(value, traceback, f, index, id, phase)
+    local name = f and call.name(f)
+    local fields = {
+        pid = core.getpid(), worker = id, index = index, func = name,
+        traceback = traceback, value = value,
+    }
+    if phase == "result" and is_error(value, "PicklingError") then
+        fields.value = nil
+        return new_error("PicklingError",
+            ("%s, result of %s"):format(value.message, name or "a task"),
+            fields, 0)
+    end
+    local text = result.text_of(value)
+    if not pcall(core.pickle.dumps, value) then
+        fields.value = text
+    end
+    return new_error("RemoteError", text, fields, 0)
+end
+
+--- In the caller: the error object of a task whose worker died.
+local function lost(pid, exitcode, index, name)
+    local fields = {pid = pid, index = index, func = name}
+    local how
+    if exitcode < 0 then
+        fields.signal = -exitcode
+        how = ("was killed by signal %d"):format(-exitcode)
+        if exitcode == -9 then
+            how = how .. " (possibly out of memory)"
+        end
+    else
+        fields.exitcode = exitcode
+        how = ("ended with exit code %d"):format(exitcode)
+    end
+    local what = name or "a task"
+    if index then
+        what = ("item %d of %s"):format(index, what)
+    end
+    return new_error("WorkerLost",
+        ("worker process %d %s while it ran %s"):format(pid, how, what),
+        fields, 0)
+end
+
+--- Runs those of a pool's callbacks that are due. An error in one is reported
+-- and stops nothing.
+local function run_callbacks(self)
+    local waiting = self._waiting
+    if self._calling or #waiting == 0 then
+        return
+    end
+    self._calling = true
+    local i = 1
+    while i <= #waiting do
+        if waiting[i]:ready() then
+            local due = table.remove(waiting, i)
+            local ok, e = pcall(due.call_back, due)
+            if not ok then
+                io.stderr:write("error in a callback of Pool: ",
+                    result.text_of(e), "\n")
+            end
+        else
+            i = i + 1
+        end
+    end
+    self._calling = false
+    self._core:callbacks(#waiting)
+end
+
+--- What a worker does first.
+local function setup(opts)
+    local name = process.current_process().name
+    local pid = core.getpid()
+    return function(id, tag)
+        local me = process._describe(("PoolWorker-%d"):format(id), true, {id})
+        process._become(me, name, pid, tag)
+        if opts.initializer then
+            local args = opts.initargs or {}
+            opts.initializer(table.unpack(args, 1, args.n or #args))
+        end
+    end
+end
+
+-- Pools ----------------------------------------------------------------------
+
+local POOL_OPTIONS <const> = {
+    processes = true, initializer = true, initargs = true,
+    maxtasksperchild = true, context = true,
+}
+
+local function pool_options(processes, initializer, initargs, maxtasks)
+    local opts = processes
+    if type(processes) ~= "table" then
+        opts = {
+            processes = processes, initializer = initializer,
+            initargs = initargs, maxtasksperchild = maxtasks,
+        }
+    end
+    for name in pairs(opts) do
+        if not POOL_OPTIONS[name] then
+            fail("TypeError", "Pool: unknown option '%s'", tostring(name))
+        end
+    end
+    check_callable(opts.initializer, "initializer")
+    if opts.initargs ~= nil and type(opts.initargs) ~= "table" then
+        fail("TypeError", "initargs must be a list, got %s",
+            type(opts.initargs))
+    end
+    return opts
+end
+
+--- The most workers that one pool can have: a participant each, of 4096.
+local MOST_PROCESSES <const> = 2048
+
+--- A pool of worker processes. All start, and run the initializer, before
+--- work is given out. It takes Python's arguments in Python's order, or one
+--- table of named ones. Raises ValueError, TypeError, OSError.
+---@param processes? integer|table number of workers (nil: mp.cpu_count())
+---@param initializer? function called in each worker when it starts
+---@param initargs? any[] its arguments (`n` honoured)
+---@param maxtasksperchild? integer a worker is replaced after so many tasks
+---@return mp.Pool
+function M.Pool(processes, initializer, initargs, maxtasksperchild)
+    local opts = pool_options(processes, initializer, initargs,
+        maxtasksperchild)
+    local n = opts.processes == nil and core.cpu_count()
+        or check_count(opts.processes, 1,
+            "Number of processes must be at least 1")
+    if n > MOST_PROCESSES then
+        fail("ValueError", "Number of processes must be at most %d, got %d",
+            MOST_PROCESSES, n)
+    end
+    local most = opts.maxtasksperchild == nil and 0
+        or check_count(opts.maxtasksperchild, 1,
+            "maxtasksperchild must be a positive int or nil")
+    local self = setmetatable({
+        _waiting = {}, _size = n,
+        _streams = setmetatable({}, {__mode = "k"}),
+    }, Pool)
+    local hooks = {setup = setup(opts), failure = failure, lost = lost}
+    -- Weak, or the pool would keep itself alive through its core.
+    local weak = setmetatable({self = self}, {__mode = "v"})
+    function hooks.run_callbacks()
+        if weak.self then
+            run_callbacks(weak.self)
+        end
+    end
+    self._core = native.new(n, most, hooks)
+    return self
+end
+
+local function check_running(self)
+    if type(self) ~= "table" or getmetatable(self) ~= Pool then
+        fail("TypeError", "Pool expected as self, got %s (use ':')",
+            type(self))
+    end
+    local state = self._core:state()
+    if state == "close" or state == "terminate" then
+        fail("StateError", "Pool not running")
+    elseif state ~= "run" then
+        self._core:raise()
+    end
+end
+
+local function check_function(f)
+    if type(f) == "function" then
+        return f, call.name(f)
+    end
+    if not is_callable(f) then
+        fail("TypeError", "func must be a callable, got %s", type(f))
+    end
+    return function(...) return f(...) end, tostring(f)
+end
+
+local function submit(self, f, iterable, opts, mode, star)
+    check_running(self)
+    local fn, name = check_function(f)
+    local source, count, step = source_of(iterable)
+    if mode == "all" then
+        source, count, step = listed(source, count, step)
+    end
+    return native.job(self._core, fn, name, source, count or 0, step or 0,
+        chunk_of(opts), mode, star)
+end
+
+--- Makes the result of a job, and sees to its callbacks.
+local function expect(self, job, single, opts)
+    local new = result.new(job, single, opts)
+    if opts.callback or opts.error_callback then
+        job:announce()
+        table.insert(self._waiting, new)
+        self._core:callbacks(#self._waiting)
+    end
+    return new
+end
+
+local function map(self, f, iterable, opts, star)
+    local job = submit(self, f, iterable, opts, "map", star)
+    local ok, value = pcall(function()
+        return result.new(job, false, opts):get()
+    end)
+    job:close()
+    if not ok then
+        if opts.error_callback then
+            opts.error_callback(value)
+        end
+        error(value, 0)
+    end
+    if opts.callback then
+        opts.callback(value)
+    end
+    run_callbacks(self)
+    return value
+end
+
+--- Calls f(item) for each item in the workers; returns the list of results,
+--- in order, with `n`. Waits for all; then the error of the lowest index is
+--- raised, with what succeeded in its `.results`.
+---@param f function its first return value counts
+---@param iterable table|function list, mp.range, shared array, iterator
+---@param chunksize? integer|table items per claim (nil: chosen), or options
+---@return any[]
+function Pool:map(f, iterable, chunksize, callback, error_callback)
+    local opts = options(chunksize, callback, error_callback)
+    return map(self, f, iterable, opts, false)
+end
+
+--- Like map, for items that are lists of arguments.
+---@param f function
+---@param iterable table|function of lists
+---@param chunksize? integer|table
+---@return any[]
+function Pool:starmap(f, iterable, chunksize, callback, error_callback)
+    local opts = options(chunksize, callback, error_callback)
+    return map(self, f, iterable, opts, true)
+end
+
+--- Like map, but returns at once. The callback gets the list of results.
+---@param f function
+---@param iterable table|function
+---@param chunksize? integer|table
+---@param callback? function
+---@param error_callback? function
+---@return mp.AsyncResult
+function Pool:map_async(f, iterable, chunksize, callback, error_callback)
+    local opts = options(chunksize, callback, error_callback)
+    local job = submit(self, f, iterable, opts, "all", false)
+    return expect(self, job, false, opts)
+end
+
+--- Like starmap, but returns at once.
+---@param f function
+---@param iterable table|function of lists
+---@param chunksize? integer|table
+---@param callback? function
+---@param error_callback? function
+---@return mp.AsyncResult
+function Pool:starmap_async(f, iterable, chunksize, callback, error_callback)
+    local opts = options(chunksize, callback, error_callback)
+    local job = submit(self, f, iterable, opts, "all", true)
+    return expect(self, job, false, opts)
+end
+
+local function stream(self, f, iterable, chunksize, mode)
+    local opts = options(chunksize)
+    if opts.callback or opts.error_callback or opts.on_error then
+        fail("TypeError", "imap has one option: chunksize")
+    end
+    local job = submit(self, f, iterable, opts, mode, false)
+    self._streams[job] = true
+    return job, nil, nil, job
+end
+
+--- An iterator over index and result of f(item), in order: `for i, v in
+--- pool:imap(f, xs) do`, or `it:next([timeout])`. The input is drawn a window
+--- ahead of what was taken; leaving the loop cancels what is outstanding. An
+--- item's error is raised at its place, and the iterator goes on behind it.
+---@param f function
+---@param iterable table|function may be endless
+---@param chunksize? integer|table
+---@return function iterator
+function Pool:imap(f, iterable, chunksize)
+    return stream(self, f, iterable, chunksize, "imap")
+end
+
+--- Like imap, in the order of completion.
+---@param f function
+---@param iterable table|function may be endless
+---@param chunksize? integer|table
+---@return function iterator
+function Pool:imap_unordered(f, iterable, chunksize)
+    return stream(self, f, iterable, chunksize, "any")
+end
+
+--- Submits one call, f(table.unpack(args)) with kwargs bound by name.
+local function apply(self, f, args, kwargs)
+    check_running(self)
+    local fn, name = check_function(f)
+    local bound = call.bind(fn, call.copy_args("apply", args),
+        call.copy_kwargs("apply", kwargs))
+    return native.apply(self._core, fn, name,
+        table.unpack(bound, 1, bound.n))
+end
+
+--- Calls f(table.unpack(args)) in a worker, and returns at once.
+---@param f function
+---@param args? any[] its arguments (`n` honoured)
+---@param kwargs? table<string, any> arguments by parameter name
+---@param callback? function|table gets the results; or a table of options
+---@param error_callback? function gets the error object
+---@return mp.AsyncResult
+function Pool:apply_async(f, args, kwargs, callback, error_callback)
+    local opts = options(nil, callback, error_callback)
+    return expect(self, apply(self, f, args, kwargs), true, opts)
+end
+
+local function values_or_raise(ok, ...)
+    if not ok then
+        error((...), 0)
+    end
+    return ...
+end
+
+--- Calls f(table.unpack(args)) in a worker and returns all its results.
+---@param f function
+---@param args? any[] its arguments (`n` honoured)
+---@param kwargs? table<string, any> arguments by parameter name
+---@return any ...
+function Pool:apply(f, args, kwargs)
+    return values_or_raise(apply(self, f, args, kwargs):take())
+end
+
+--- Runs the callbacks that are due; returns at once.
+function Pool:poll()
+    run_callbacks(self)
+end
+
+--- No more work is taken; the workers end when all is done.
+function Pool:close()
+    self._core:close()
+end
+
+--- Stops the workers at once. What is not done fails with PoolTerminated.
+function Pool:terminate()
+    self._core:terminate()
+end
+
+--- Seconds between two looks at iterators that still need feeding.
+local FEED_SLICE <const> = 0.01
+
+--- Waits until the workers have ended, after close() or terminate(); runs
+--- the callbacks meanwhile. Iterators that were not read to their end keep
+--- their results.
+function Pool:join()
+    if self._core:state() == "run" then
+        fail("StateError", "Pool is still running")
+    end
+    repeat
+        run_callbacks(self)
+        local unread = false
+        for job in pairs(self._streams) do
+            unread = job:stash() or unread
+        end
+    until self._core:join(unread and FEED_SLICE or nil)
+    run_callbacks(self)
+end
+
+--- The end of a pool's block: what was submitted is finished; after an error
+--- the workers are stopped.
+function Pool:__close(e)
+    if e == nil and self._core:state() ~= "terminate" then
+        self:close()
+        self:join()
+    end
+    self._core:release()
+end
+
+function Pool:__tostring()
+    return ("<Pool state=%s size=%d>"):format(self._core:state(), self._size)
+end
+
+--- Inside a worker: `id` (1..n, kept by a replacement), `state` (a table of
+--- its own), `index` (of the item in its call, from 1).
+M.worker = setmetatable({state = {}}, {
+    __index = function(_, key)
+        local id, index = native.current()
+        if key == "id" then
+            return id
+        elseif key == "index" then
+            return index
+        end
+    end,
+    __name = "mp.worker",
+})
+
+M.AsyncResult = result.AsyncResult
+
+return M

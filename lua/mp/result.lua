@@ -1,0 +1,140 @@
+--- AsyncResult: what a pool owes for one call of apply_async or map_async.
+
+local core = require "mp.core"
+local class = require "mp.class"
+
+local new_error, is_error = core.error.new, core.error.is
+
+local M = {}
+
+---@class mp.AsyncResult
+---@field package _job userdata
+---@field package _outcome? table  {true, values...} or {false, error}, with n
+local AsyncResult = class.new("AsyncResult")
+M.AsyncResult = AsyncResult
+
+--- A value that was raised, as one text.
+---@param value any
+---@return string
+function M.text_of(value)
+    if is_error(value) then
+        return ("%s: %s"):format(value.kind, value.message)
+    end
+    local ok, text = pcall(tostring, value)
+    return ok and text or ("(an error of type %s)"):format(type(value))
+end
+
+--- The result of `job`: of its one item (`single`), or the list of all.
+---@param job userdata
+---@param single boolean
+---@param opts table on_error, callback, error_callback
+---@return mp.AsyncResult
+function M.new(job, single, opts)
+    return setmetatable({
+        _job = job, _single = single, _collect = opts.on_error == "collect",
+        _callback = opts.callback, _error_callback = opts.error_callback,
+    }, AsyncResult)
+end
+
+local function take(self, timeout)
+    if self._single then
+        return table.pack(self._job:take(timeout))
+    end
+    local list, e = self._job:collect(timeout, self._collect)
+    return list and {true, list, n = 2} or {false, e, n = 2}
+end
+
+--- Errors of the pool as a whole: they are this result's for good.
+local FINAL <const> = {PoolTerminated = true, BrokenPool = true}
+
+--- Brings the outcome in. Raises TimeoutError if it is not there in time, and
+-- what the caller's own iterator raised.
+local function settle(self, timeout)
+    if self._outcome then
+        return
+    end
+    local ok, outcome = pcall(take, self, timeout)
+    if not ok then
+        if not (is_error(outcome) and FINAL[outcome.kind]) then
+            error(outcome, 0)
+        end
+        outcome = {false, outcome, n = 2}
+    end
+    self._outcome = outcome
+end
+
+--- The result of the task, or of all tasks of a map: waits for it at most
+--- `timeout` seconds. Raises TimeoutError, or what the task raised, each time
+--- it is asked.
+---@param timeout? number seconds; nil waits for ever
+---@return any ...
+function AsyncResult:get(timeout)
+    settle(self, timeout)
+    local outcome = self._outcome
+    if not outcome[1] then
+        error(outcome[2], 0)
+    end
+    return table.unpack(outcome, 2, outcome.n)
+end
+
+--- Like get, without raising TimeoutError: true and the values, or false and
+--- the kind of the error.
+---@param timeout? number seconds; nil polls
+---@return boolean, any ...
+function AsyncResult:try_get(timeout)
+    local ok, e = pcall(settle, self, timeout or 0)
+    if ok then
+        return true, self:get()
+    end
+    if is_error(e, "TimeoutError") then
+        return false, "TimeoutError"
+    end
+    error(e, 0)
+end
+
+--- Waits until the result is there, at most `timeout` seconds.
+---@param timeout? number seconds; nil waits for ever
+---@return boolean done
+function AsyncResult:wait(timeout)
+    return self._outcome ~= nil or self._job:wait(timeout)
+end
+
+--- Is the result there?
+---@return boolean
+function AsyncResult:ready()
+    return self._outcome ~= nil or self._job:ready()
+end
+
+--- Did it succeed? Raises StateError while it is not ready.
+---@return boolean
+function AsyncResult:successful()
+    if not self:ready() then
+        error(new_error("StateError", tostring(self) .. " not ready"), 0)
+    end
+    settle(self, nil)
+    return self._outcome[1]
+end
+
+function AsyncResult:__tostring()
+    local state = "pending"
+    if self:ready() then
+        state = self:successful() and "done" or "failed"
+    end
+    return ("<AsyncResult %s>"):format(state)
+end
+
+--- Calls the callback that fits the outcome, which is there.
+---@package
+function AsyncResult:call_back()
+    settle(self, nil)
+    local outcome = self._outcome
+    local f = outcome[1] and self._callback
+    if not outcome[1] then
+        f = self._error_callback
+    end
+    if f then
+        f(table.unpack(outcome, 2, outcome.n))
+    end
+end
+
+return M

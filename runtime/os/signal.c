@@ -1,0 +1,39 @@
+#include "os/signal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static sigset_t set_of(int signal) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    return set;
+}
+
+int mp_signal_fd(int signal) {
+    sigset_t set = set_of(signal);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0) return -errno;
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return fd;
+}
+
+void mp_signal_default(int signal) {
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigset_t set = set_of(signal);
+    sigaction(signal, &action, NULL);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+void mp_signal_ignore(int signal) {
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    sigaction(signal, &action, NULL);
+}
+
+void mp_signal_drain(int fd) {
+    struct signalfd_siginfo info;
+    while (read(fd, &info, sizeof info) == sizeof info) {
+    }
+}

@@ -1,0 +1,53 @@
+/* The children that this process looks after until its own end: those whose
+   start a user asked for (a pool's workers are its crew's, not family).
+
+   Invariant: the family is the list of the children that this process forked
+   by mp_family_fork and has not yet seen ended. It is process-local global
+   state, because a process also ends by exit(), where no caller is left to
+   hold it; a forked child begins with an empty one.
+   Owns: a relative belongs to the caller, who drops it; one that still runs
+   then stays in the list, and is freed at its end.
+   Safe: the process that forked it (others: -ECHILD); one thread. */
+#ifndef MP_PROC_FAMILY_H
+#define MP_PROC_FAMILY_H
+
+#include <stdbool.h>
+
+#include "proc/proc.h"
+
+typedef struct mp_relative {
+    mp_proc proc;
+    bool daemon;  /* ended, not awaited, at the end of this process */
+    bool dropped; /* nobody but the list knows it */
+    bool listed;
+    const void *owner;
+    struct mp_relative *next;
+} mp_relative;
+
+/* Forks (see mp_proc_fork) a relative, malloc'ed; first it takes note of
+   those that have ended. `owner` tells whose it is: an address.
+   1 in the child, 0 in the parent, -errno. */
+int mp_family_fork(mp_relative **relative, const void *owner, bool daemon,
+                   int flags);
+
+/* mp_proc_wait; one that ended leaves the list. */
+int mp_family_wait(mp_relative *relative, mp_deadline deadline);
+
+/* The caller needs it no more; its pidfd is closed. */
+void mp_family_drop(mp_relative *relative);
+
+/* The end of `owner` (NULL: of this process): its daemons get SIGTERM, and
+   SIGKILL if they have not ended a second later; the others are awaited.
+   Blocks until all ended. */
+void mp_family_end(const void *owner);
+
+/* A new child: the parent's children are not its own; and should somebody
+   call exit(), it ends like mp_family_exit. */
+void mp_family_begin_in_child(void);
+
+/* Ends a forked child: exit handlers that it registered itself run (where
+   libc can tell them from its parent's), its own children are ended or
+   awaited, stdio is flushed, _exit. */
+_Noreturn void mp_family_exit(int code);
+
+#endif

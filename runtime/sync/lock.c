@@ -1,0 +1,138 @@
+/* The states of a lock's word and who changes it (see lock.h for them):
+
+   0, LEFT -> tag            an acquirer
+   tag -> tag + WAITERS      a waiter, before it sleeps
+   dead tag -> tag           an acquirer, after the dead one was reaped
+   dead tag -> LEFT          the reaper, when the dead one held the object
+   any -> 0                  a releaser; with WAITERS it wakes one
+
+   A waiter sleeps on the word and on the owner's life word. One that has
+   slept acquires with WAITERS set, since there may be others (Drepper,
+   "Futexes are tricky", mutex 2). If it is killed between its wake and its
+   acquisition, mp_lock_bury wakes another, or a slice's end does. */
+#include "sync/lock.h"
+
+#include "mem/object.h"
+#include "mem/reap.h"
+#include "mem/slot.h"
+#include "os/cpu.h"
+#include "os/futex.h"
+#include "sync/create.h"
+#include "sync/wait.h"
+
+enum { SPINS = 100 };
+
+static uint32_t load(const mp_lock_shm *lock) {
+    return atomic_load_explicit(&lock->word, memory_order_relaxed);
+}
+
+/* word -> mine (and `bits`), if it still is `word`. */
+static bool take(mp_lock_shm *lock, uint32_t word, uint32_t bits) {
+    return atomic_compare_exchange_strong_explicit(
+        &lock->word, &word, mp_me->tag | (word & MP_WAITERS) | bits,
+        memory_order_acquire, memory_order_relaxed);
+}
+
+static bool spin(mp_lock_shm *lock) {
+    for (int i = 0; i < SPINS; i++) {
+        if (load(lock) == 0 && mp_lock_try(lock)) return true;
+        mp_cpu_relax();
+    }
+    return false;
+}
+
+/* Sleeps while `owner` holds it by `word`; as mp_wait_sleep. */
+static int sleep_on(mp_lock_shm *lock, uint32_t word, const mp_owner *owner,
+                    mp_deadline deadline) {
+    if (!(word & MP_WAITERS) &&
+        !atomic_compare_exchange_strong_explicit(
+            &lock->word, &word, word | MP_WAITERS, memory_order_relaxed,
+            memory_order_relaxed))
+        return 0;
+    mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
+    int r = mp_futex_wait2(&lock->word, word | MP_WAITERS, owner->life,
+                           owner->life_word, slice);
+    if (r == -ETIMEDOUT)
+        return slice.ns == deadline.ns ? r : mp_wait_slice_over();
+    return r == -EAGAIN ? 0 : r;
+}
+
+/* One look; 0: held now, -EAGAIN: look again. */
+static int look(mp_lock_shm *lock, uint32_t bits, mp_deadline deadline) {
+    uint32_t word = load(lock);
+    if ((word & MP_TAG_MASK) == 0) {
+        if (!take(lock, word, bits)) return -EAGAIN;
+        return word & MP_LOCK_LEFT ? MP_LOCK_ABANDONED : 0;
+    }
+    mp_owner owner;
+    if (!mp_owner_look(word, &owner)) {
+        mp_reap(word & MP_TAG_MASK);
+        /* Else the reaper marked it, or another was faster. */
+        return take(lock, word, MP_WAITERS) ? MP_LOCK_ABANDONED : -EAGAIN;
+    }
+    if (mp_deadline_passed(deadline)) return -ETIMEDOUT;
+    int r = sleep_on(lock, word, &owner, deadline);
+    return r == 0 ? -EAGAIN : r;
+}
+
+int mp_lock_acquire_slow(mp_lock_shm *lock, mp_deadline deadline) {
+    uint32_t bits = 0;
+    if (deadline.ns > 0 && mp_cpu_several() && !mp_lock_mine(lock) &&
+        spin(lock))
+        return 0;
+    for (;;) {
+        int r = look(lock, bits, deadline);
+        if (r != -EAGAIN) return r;
+        bits = MP_WAITERS;
+    }
+}
+
+int mp_rlock_acquire_slow(mp_rlock_shm *rlock, mp_deadline deadline) {
+    if (mp_lock_mine(&rlock->lock)) return -EOVERFLOW;
+    int r = mp_lock_acquire_slow(&rlock->lock, deadline);
+    if (r >= 0)
+        atomic_store_explicit(&rlock->count, 1, memory_order_relaxed);
+    return r;
+}
+
+void mp_lock_wake(mp_lock_shm *lock) {
+    mp_futex_wake(&lock->word, 1);
+}
+
+uint32_t mp_lock_owner(const mp_lock_shm *lock) {
+    uint32_t tag = load(lock) & MP_TAG_MASK;
+    return tag && mp_tag_alive(tag) ? tag : 0;
+}
+
+void mp_lock_bury(mp_lock_shm *lock, uint32_t dead_tag) {
+    uint32_t word = load(lock);
+    while ((word & MP_TAG_MASK) == dead_tag &&
+           !atomic_compare_exchange_weak_explicit(
+               &lock->word, &word, (word & MP_WAITERS) | MP_LOCK_LEFT,
+               memory_order_release, memory_order_relaxed)) {
+    }
+    mp_lock_wake(lock);
+}
+
+/* ---- locks of their own ------------------------------------------------ */
+
+static void on_death(void *object, uint32_t dead_tag) {
+    mp_lock_bury(object, dead_tag); /* also the head of an mp_rlock_shm */
+}
+
+static const mp_object_ops lock_ops = {.name = "Lock", .on_death = on_death};
+static const mp_object_ops rlock_ops = {.name = "RLock",
+                                        .on_death = on_death};
+
+void mp_lock_open(void) {
+    mp_object_declare(MP_TYPE_LOCK, &lock_ops);
+    mp_object_declare(MP_TYPE_RLOCK, &rlock_ops);
+}
+
+int mp_lock_create(uint32_t *id, uint32_t *gen) {
+    return mp_sync_create(MP_TYPE_LOCK, sizeof(mp_lock_shm), id, gen);
+}
+
+int mp_rlock_create(uint32_t *id, uint32_t *gen) {
+    return mp_sync_create(MP_TYPE_RLOCK, sizeof(mp_rlock_shm), id, gen);
+}

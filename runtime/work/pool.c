@@ -1,0 +1,261 @@
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "mem/heap.h"
+#include "mem/object.h"
+#include "mem/slot.h"
+#include "work/pool_shm.h"
+
+enum { FUNCTIONS_KEPT = 32 }; /* unused ones, for the next job */
+
+/* ---- lifetime -------------------------------------------------------------- */
+
+static void free_function(mp_pool_shm *pool, mp_function_shm *f,
+                          mp_function_shm *before);
+
+/* Whoever dropped the last use: nobody works here any more. Each step
+   leaves the lists in order, so it can be done again. */
+static void destroy(void *object) {
+    mp_pool_shm *pool = object;
+    mp_ref job, function;
+    while ((job = mp_get(&pool->all))) mp_job_free(pool, mp_job_at(job));
+    while ((function = mp_get(&pool->functions)))
+        free_function(pool, mp_at(function), NULL);
+    mp_free(mp_get(&pool->reason));
+}
+
+static void on_death(void *object, uint32_t tag) {
+    mp_pool_shm *pool = object;
+    (void)tag;
+    mp_wait_notify(&pool->done, INT_MAX);
+    mp_wait_notify(&pool->work, INT_MAX);
+}
+
+void mp_pool_open(void) {
+    static const mp_object_ops ops = {"Pool", destroy, on_death};
+    mp_object_declare(MP_TYPE_POOL, &ops);
+}
+
+int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
+                   uint32_t *gen) {
+    size_t size = sizeof(mp_pool_shm) + workers * sizeof(mp_worker_shm);
+    mp_ref block = mp_alloc(size);
+    if (!block) return -ENOMEM;
+    mp_pool_shm *pool = mp_at(block);
+    memset(pool, 0, size);
+    pool->workers = workers;
+    pool->most = most;
+    pool->caller = mp_me->tag;
+    int r = mp_object_create(MP_TYPE_POOL, block, id, gen);
+    if (r < 0) mp_free(block);
+    return r;
+}
+
+/* ---- functions -------------------------------------------------------------- */
+
+/* FNV-1a, to find candidates; equality is by the bytes. */
+static uint64_t hash_bytes(const unsigned char *bytes, size_t n) {
+    uint64_t h = 0xcbf29ce484222325U;
+    for (size_t i = 0; i < n; i++) h = (h ^ bytes[i]) * 0x100000001b3U;
+    return h;
+}
+
+static const unsigned char *payload(mp_ref message) {
+    return (const unsigned char *)mp_at(message) + sizeof(mp_message_shm);
+}
+
+static mp_function_shm *find_function(mp_pool_shm *pool, mp_ref message,
+                                      uint64_t hash, uint64_t length) {
+    const mp_message_shm *m = mp_at(message);
+    for (mp_ref ref = mp_get(&pool->functions); ref;) {
+        mp_function_shm *f = mp_at(ref);
+        const mp_message_shm *other = mp_at(f->message);
+        /* Handles count by object; one with handles is not shared, since
+           equal bytes may name objects that were replaced since. */
+        if (f->hash == hash && f->length == length &&
+            m->handles_at == 0 && other->handles_at == 0 &&
+            memcmp(payload(f->message), payload(message), length) == 0)
+            return f;
+        ref = mp_get(&f->link);
+    }
+    return NULL;
+}
+
+static void free_function(mp_pool_shm *pool, mp_function_shm *f,
+                          mp_function_shm *before) {
+    int a = mp_hand_take(1, NULL, 0), b = mp_hand_take(1, NULL, 0);
+    mp_hand_shm *hands = mp_me->slot->hands;
+    if (a < 0 || b < 0) return;
+    mp_ref self = before ? mp_get(&before->link) : mp_get(&pool->functions);
+    mp_mutex_lock(&pool->lock);
+    mp_txn txn = mp_txn_begin();
+    mp_txn_set64(&txn, before ? &before->link : &pool->functions,
+                 mp_get(&f->link));
+    mp_txn_set64(&txn, &hands[a].block, f->message);
+    mp_txn_set64(&txn, &hands[b].block, self);
+    mp_txn_commit(&txn);
+    mp_mutex_unlock(&pool->lock);
+    mp_free(f->message);
+    mp_free(self);
+    mp_hand_drop(a);
+    mp_hand_drop(b);
+}
+
+/* Frees unused functions beyond the newest ones. */
+static void trim_functions(mp_pool_shm *pool) {
+    unsigned unused = 0;
+    mp_function_shm *before = NULL;
+    for (mp_ref ref = mp_get(&pool->functions); ref;) {
+        mp_function_shm *f = mp_at(ref);
+        ref = mp_get(&f->link);
+        if (f->uses == 0 && ++unused > FUNCTIONS_KEPT)
+            free_function(pool, f, before);
+        else
+            before = f;
+    }
+}
+
+static int link_function(mp_pool_shm *pool, mp_ref message, mp_ref *self) {
+    mp_ref node = mp_alloc(sizeof(mp_function_shm));
+    if (!node) return -ENOMEM;
+    int a = mp_hand_take(message, NULL, 0), b = mp_hand_take(node, NULL, 0);
+    if (a < 0 || b < 0) {
+        if (a >= 0) mp_hand_drop(a);
+        mp_free(node);
+        return -EMFILE;
+    }
+    mp_function_shm *f = mp_at(node);
+    memset(f, 0, sizeof *f);
+    f->message = message;
+    f->length = ((mp_message_shm *)mp_at(message))->length;
+    f->hash = hash_bytes(payload(message), f->length);
+    mp_publish(message);
+    mp_publish(node);
+    mp_mutex_lock(&pool->lock);
+    mp_txn txn = mp_txn_begin();
+    mp_txn_set64(&txn, &f->link, mp_get(&pool->functions));
+    mp_txn_set64(&txn, &pool->functions, node);
+    mp_txn_set64(&txn, &mp_me->slot->hands[a].block, 0);
+    mp_txn_set64(&txn, &mp_me->slot->hands[b].block, 0);
+    mp_txn_commit(&txn);
+    mp_mutex_unlock(&pool->lock);
+    *self = node;
+    return 0;
+}
+
+int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function) {
+    uint64_t length = ((mp_message_shm *)mp_at(message))->length;
+    uint64_t hash = hash_bytes(payload(message), length);
+    mp_function_shm *known = find_function(pool, message, hash, length);
+    if (known) {
+        mp_free(message);
+        *function = mp_offset(known);
+        return 0;
+    }
+    trim_functions(pool);
+    int r = link_function(pool, message, function);
+    if (r < 0) mp_free(message);
+    return r;
+}
+
+mp_ref mp_function_message(const mp_job_shm *job) {
+    return ((const mp_function_shm *)mp_at(job->function))->message;
+}
+
+/* ---- state ------------------------------------------------------------------- */
+
+uint32_t mp_pool_state(const mp_pool_shm *pool) {
+    return atomic_load_explicit(&pool->state, memory_order_acquire);
+}
+
+uint32_t mp_pool_workers(const mp_pool_shm *pool) {
+    return pool->workers;
+}
+
+mp_worker_shm *mp_pool_worker(mp_pool_shm *pool, uint32_t index) {
+    return &pool->worker[index];
+}
+
+mp_ref mp_pool_reason(const mp_pool_shm *pool) {
+    return atomic_load_explicit(&pool->reason, memory_order_acquire);
+}
+
+static bool change_state(mp_pool_shm *pool, uint32_t from, uint32_t to) {
+    return atomic_compare_exchange_strong(&pool->state, &from, to);
+}
+
+static void wake_all(mp_pool_shm *pool) {
+    atomic_fetch_add(&pool->posted, 1);
+    mp_wait_notify(&pool->work, INT_MAX);
+    mp_wait_notify(&pool->done, INT_MAX);
+}
+
+void mp_pool_close(mp_pool_shm *pool) {
+    change_state(pool, MP_POOL_RUN, MP_POOL_CLOSING);
+    wake_all(pool);
+}
+
+void mp_pool_terminate(mp_pool_shm *pool, mp_proc *crew) {
+    if (!change_state(pool, MP_POOL_RUN, MP_POOL_TERMINATE))
+        change_state(pool, MP_POOL_CLOSING, MP_POOL_TERMINATE);
+    mp_proc_signal(crew, SIGTERM);
+    wake_all(pool);
+}
+
+void mp_worker_broke(mp_pool_shm *pool, mp_ref reason) {
+    int hand = mp_hand_take(reason, NULL, 0);
+    if (hand >= 0) {
+        mp_publish(reason);
+        mp_mutex_lock(&pool->lock);
+        if (mp_get(&pool->reason) == 0) {
+            mp_txn txn = mp_txn_begin();
+            mp_txn_set64(&txn, &pool->reason, reason);
+            mp_txn_set64(&txn, &mp_me->slot->hands[hand].block, 0);
+            mp_txn_commit(&txn);
+        }
+        mp_mutex_unlock(&pool->lock);
+        /* Another was first: ours goes with us. */
+    }
+    mp_pool_break(pool);
+}
+
+void mp_pool_break(mp_pool_shm *pool) {
+    if (!change_state(pool, MP_POOL_RUN, MP_POOL_BROKEN))
+        change_state(pool, MP_POOL_CLOSING, MP_POOL_BROKEN);
+    wake_all(pool);
+}
+
+void mp_worker_ready(mp_pool_shm *pool, uint32_t index) {
+    atomic_store(&pool->worker[index].ready, 1);
+}
+
+void mp_crew_report(mp_pool_shm *pool, int error) {
+    atomic_store(&pool->started, error < 0 ? error : 1);
+    mp_wait_notify(&pool->done, INT_MAX);
+}
+
+/* The workers' start takes a millisecond; signals wait for it. The crew's
+   life word says nothing before the crew has claimed its slot, so its end is
+   asked of the kernel. */
+static int wait_started(mp_pool_shm *pool, mp_proc *crew) {
+    for (;;) {
+        uint32_t seen = mp_wait_announce(&pool->done);
+        int started = atomic_load(&pool->started);
+        if (started) return started < 0 ? started : 0;
+        if (mp_proc_wait(crew, MP_AT_ONCE) == 0) return -EOWNERDEAD;
+        mp_wait_sleep(&pool->done, seen, mp_deadline_in(0.05));
+    }
+}
+
+int mp_pool_start(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
+                  void *ctx) {
+    int r = mp_proc_fork(crew, 0);
+    if (r < 0) return r;
+    if (r == 1) mp_crew_run(pool, run, ctx);
+    r = wait_started(pool, crew);
+    if (r < 0 && !crew->ended)
+        while (mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
+        }
+    return r;
+}

@@ -1,0 +1,251 @@
+/* A pool: n worker processes that take work from jobs, and the crew process
+   that keeps their number.
+
+   The caller (the process that made the pool) puts jobs in; a job is a
+   sequence of items, each with a 16-byte input and output cell. Workers
+   claim ranges of items by index under the pool's lock and fill the output
+   cells without any. The crew forks the workers, so that a replacement
+   begins from the same state as the first did, and sees to the dead while
+   the caller computes.
+
+   Invariants:
+   - An item is claimed by one worker at a time. A worker's claim says which
+     range it has and which item it runs, so after its death exactly that one
+     is lost, the ones before it are done, and the ones behind it go to
+     whoever comes next.
+   - An output cell is written once per lap, by one store of `mark`, which
+     grows: (index + 1) << 8 | tag.
+   - Only the caller adds, feeds and drops jobs; only workers claim.
+   Safe: the functions of each role by the process that has it. Nothing
+   blocks but what takes a deadline (-EINTR as in sync/wait.h). */
+#ifndef MP_WORK_POOL_H
+#define MP_WORK_POOL_H
+
+#include <stdbool.h>
+
+#include "base/deadline.h"
+#include "mem/arena.h"
+#include "proc/proc.h"
+#include "sync/wait.h"
+
+/* An item's input or output. In an input cell only the low 8 bits of `mark`
+   count. Tags below MP_CELL_OWN are the upper floor's scalars, with `value`
+   as their payload; MP_CELL_NONE is no value yet. */
+typedef struct mp_cell_shm {
+    _Atomic uint64_t mark;
+    _Atomic uint64_t value;
+} mp_cell_shm;
+
+enum {
+    MP_CELL_OWN = 0xf0,   /* tags from here are ours: */
+    MP_CELL_BLOCK = 0xf0, /* value: ref of a message block */
+    MP_CELL_ERROR = 0xf1, /* the same, but it is the item's error */
+    MP_CELL_LOST = 0xf2,  /* value: pid << 32 | (uint32_t)exit code */
+    MP_CELL_EMPTY = 0xf3  /* no values at all */
+};
+
+enum { MP_POOL_RUN, MP_POOL_CLOSING, MP_POOL_TERMINATE, MP_POOL_BROKEN };
+
+/* What a worker has of a job, under the pool's lock but for `at`, which the
+   worker moves alone.
+   job     ref of the job, 0 = nothing claimed
+   low     first item not yet counted as done; high: end of the range
+   at      the item that runs; everything before it in the range is done
+   orphan  its worker died: the range is for whoever comes next */
+typedef struct mp_claim_shm {
+    _Atomic uint64_t job, low, high, at, orphan;
+} mp_claim_shm;
+
+/* tag and pid by the crew, when it forks; `ready` by the worker. */
+typedef struct mp_worker_shm {
+    mp_claim_shm claim;
+    _Atomic uint32_t tag, pid, ready, reserved;
+    uint64_t claimed_ns; /* when its claim began; its own */
+    uint64_t items;      /* how many it has run; its own */
+    uint64_t padding[7];
+} mp_worker_shm;
+
+typedef struct mp_pool_shm mp_pool_shm; /* pool.c */
+
+/* Kinds of source. */
+enum { MP_JOB_CELLS, MP_JOB_RANGE };
+
+enum { MP_JOB_CANCELLED = 1, MP_JOB_RELEASED = 2 };
+
+#define MP_JOB_OPEN UINT64_MAX
+
+/* What the caller says of a new job. */
+typedef struct mp_job_spec {
+    mp_ref function;  /* from mp_pool_function */
+    uint32_t shape;   /* the upper floor's: how items become arguments */
+    uint32_t source;  /* MP_JOB_* */
+    int64_t start, step; /* MP_JOB_RANGE: item i is start + i * step */
+    uint64_t count;   /* items, MP_JOB_OPEN while unknown */
+    uint64_t window;  /* cells; a power of two */
+    uint64_t chunk;   /* items per claim, 0 = by their duration */
+    bool eager;       /* wake the caller for single results */
+} mp_job_spec;
+
+/* A job, in shared memory. Written by: the caller (c), workers under the
+   lock (w).
+   link      next runnable job (c, w: lock); previous, next: all jobs (lock)
+   self, function, shape, source, start, step, window, chunk, eager: fixed;
+   in, out: offsets of the cells, in the job's own block
+   runnable  is it in that list (c, w: lock)
+   count     items in all (c)
+   fed       items that may be claimed (c)
+   next      first item not yet claimed (w)
+   done      items done and counted (w)
+   active    claims on it, orphans included (w)
+   mark      `done` at which the caller wants to be woken (c)
+   span_ns   smoothed duration of an item (w; a hint)
+   dropped   the caller wants no more of it (c: lock): MP_JOB_CANCELLED, what
+             is not claimed is not run; MP_JOB_RELEASED, it is run, but
+             nobody will look. Freed when nothing of it is claimed */
+typedef struct mp_job_shm {
+    _Atomic uint64_t link, previous, after;
+    mp_ref self, function;
+    uint32_t shape, source;
+    int64_t start, step;
+    uint64_t window, chunk, in, out;
+    uint32_t eager;
+    _Atomic uint32_t runnable;
+    uint64_t pad;
+    _Atomic uint64_t count, fed, mark, dropped;
+    uint64_t pad2[14];
+    _Atomic uint64_t next, done, active, span_ns;
+    uint64_t pad3[12];
+} mp_job_shm;
+
+/* ---- the caller ---------------------------------------------------------- */
+
+/* Creates the object, with `workers` (1..) places and one use by the caller.
+   A worker ends after `most` items (0 = never). 0, -ENOMEM. */
+int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
+                   uint32_t *gen);
+
+/* What a worker process runs; it must not return. */
+typedef void (*mp_worker_main)(mp_pool_shm *pool, uint32_t index, void *ctx);
+
+/* Forks the crew, which forks the workers; returns when all have started, or
+   with the error that kept one from it (then none is left). */
+int mp_pool_start(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
+                  void *ctx);
+
+uint32_t mp_pool_state(const mp_pool_shm *pool);
+uint32_t mp_pool_workers(const mp_pool_shm *pool);
+mp_worker_shm *mp_pool_worker(mp_pool_shm *pool, uint32_t index);
+
+/* No more jobs; workers end when all is done. */
+void mp_pool_close(mp_pool_shm *pool);
+
+/* Everything stops now: the crew kills the workers and ends. */
+void mp_pool_terminate(mp_pool_shm *pool, mp_proc *crew);
+
+/* Ref of the message that says why the pool is BROKEN, or 0. */
+mp_ref mp_pool_reason(const mp_pool_shm *pool);
+
+/* Adds a job. On success `*job` is valid until mp_job_drop. */
+int mp_pool_add(mp_pool_shm *pool, const mp_job_spec *spec,
+                mp_job_shm **job);
+
+/* The input cell of item i; i < fed + window - (items not consumed). */
+mp_cell_shm *mp_job_in(const mp_job_shm *job, uint64_t i);
+mp_cell_shm *mp_job_out(const mp_job_shm *job, uint64_t i);
+
+/* Makes items up to `fed` claimable, and wakes a worker if one sleeps. */
+void mp_job_feed(mp_pool_shm *pool, mp_job_shm *job, uint64_t fed);
+
+/* The input ended: `count` items in all (at least what was fed). */
+void mp_job_finish_input(mp_pool_shm *pool, mp_job_shm *job, uint64_t count);
+
+/* The tag of item i's result, or 0 while there is none. */
+static inline unsigned mp_job_result(const mp_job_shm *job, uint64_t i) {
+    uint64_t mark =
+        atomic_load_explicit(&mp_job_out(job, i)->mark, memory_order_acquire);
+    return mark >> 8 == i + 1 ? (unsigned)(mark & 0xff) : 0;
+}
+
+bool mp_job_finished(const mp_job_shm *job);
+
+/* Lets the job's end wake the caller, whichever job it waits for. */
+void mp_job_announce_end(mp_job_shm *job);
+
+/* The pool stops for good: its crew is gone. */
+void mp_pool_break(mp_pool_shm *pool);
+
+/* Sleeps until `done` reaches `mark`, or item `i` (MP_JOB_OPEN: no matter) has
+   its result, or the pool stops running, or some other job of the pool
+   reaches its mark: 0, look again. -ETIMEDOUT, -EINTR; -EOWNERDEAD the crew
+   died. */
+int mp_job_wait(mp_pool_shm *pool, mp_job_shm *job, uint64_t mark,
+                uint64_t i, mp_deadline deadline);
+
+/* Gives the job up: `how` says whether what is not claimed yet is run. It
+   is freed, with all that its cells hold, as soon as nobody works on it.
+   `job` is invalid after it. */
+void mp_job_drop(mp_pool_shm *pool, mp_job_shm *job, unsigned how);
+
+/* Keeps a function for jobs: takes `message` (OWNED by me) or frees it in
+   favour of an equal one that the pool has; `*function` is what a job spec
+   wants. Each mp_pool_add that uses it counts. 0; -ENOMEM, -EMFILE (the
+   message is freed). */
+int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function);
+
+/* ---- a worker ------------------------------------------------------------ */
+
+/* A claim as its worker sees it. */
+typedef struct mp_range {
+    mp_job_shm *job;
+    uint64_t low, high;
+} mp_range;
+
+/* Counts the last range as done and claims the next; waits for work. 0;
+   -EPIPE: the pool is over, or this worker has done its share; -EINTR. */
+int mp_worker_claim(mp_pool_shm *pool, uint32_t index, mp_range *range);
+
+/* The message block that holds the job's function; different functions of a
+   pool have different ones. */
+mp_ref mp_function_message(const mp_job_shm *job);
+
+static inline bool mp_job_cancelled(const mp_job_shm *job) {
+    return atomic_load_explicit(&job->dropped, memory_order_relaxed) ==
+           MP_JOB_CANCELLED;
+}
+
+/* Before item i is run / after its result stands. */
+static inline void mp_worker_at(mp_worker_shm *worker, uint64_t i) {
+    atomic_store_explicit(&worker->claim.at, i, memory_order_release);
+}
+
+/* Stores item i's result. A block (tags BLOCK, ERROR) is OWNED by the caller
+   and belongs to the job afterwards. */
+void mp_worker_result(const mp_job_shm *job, uint64_t i, unsigned tag,
+                      uint64_t value);
+
+/* The worker's initializer failed: the pool is broken, `reason` (an OWNED
+   message block) says why. */
+void mp_worker_broke(mp_pool_shm *pool, mp_ref reason);
+
+/* The worker has started. */
+void mp_worker_ready(mp_pool_shm *pool, uint32_t index);
+
+/* ---- the crew (crew.c) --------------------------------------------------- */
+
+/* Forks and keeps the workers until the pool is over; never returns. */
+_Noreturn void mp_crew_run(mp_pool_shm *pool, mp_worker_main run, void *ctx);
+
+/* Worker `index` ended with `exitcode`: its item is marked lost, the rest of
+   its range is free for others. Idempotent. */
+void mp_crew_bury(mp_pool_shm *pool, uint32_t index, int exitcode);
+
+/* For the crew: reports that the workers run, or why not (-errno). */
+void mp_crew_report(mp_pool_shm *pool, int error);
+
+/* Is there anything left to run? */
+bool mp_pool_has_work(mp_pool_shm *pool);
+
+/* Declares the object type (mem/object.h). */
+void mp_pool_open(void);
+
+#endif

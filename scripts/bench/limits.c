@@ -1,0 +1,122 @@
+/* What the machine itself allows: the two figures that mplua is held
+   against, measured with nothing of mplua in the way.
+
+     fork_wait            us  fork, _exit in the child, waitpid
+     compute_speedup_2p   x   the Lua job of bench.lua in two forked
+                              processes against one; forks included
+
+   Prints one JSON line each, like bench.lua. Built and run by run.sh. */
+#include <errno.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { FORKS = 1000, JOBS = 16, ROUNDS = 5, WORK = 1000000 };
+
+static const char polynomial[] =
+    "local n = ...\n"
+    "local sum = 0\n"
+    "for i = 0, n - 1 do sum = sum + i + i * i + i * i * i end\n"
+    "return sum\n";
+
+static void check(int good, const char *what) {
+    if (!good) {
+        perror(what);
+        exit(1);
+    }
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void emit(const char *name, double value, const char *unit) {
+    printf("{\"peer\":\"limit\",\"bench\":\"%s\",\"value\":%.6g,"
+           "\"unit\":\"%s\"}\n", name, value, unit);
+    fflush(stdout);
+}
+
+static void reap(pid_t child) {
+    int status;
+    pid_t got;
+
+    do {
+        got = waitpid(child, &status, 0);
+    } while (got < 0 && errno == EINTR);
+    check(got == child && status == 0, "child");
+}
+
+static void fork_wait(void) {
+    double start = seconds();
+
+    for (int i = 0; i < FORKS; i++) {
+        pid_t child = fork();
+        check(child >= 0, "fork");
+        if (child == 0)
+            _exit(0);
+        reap(child);
+    }
+    emit("fork_wait", (seconds() - start) / FORKS * 1e6, "us");
+}
+
+/* Runs the job on the stack top `n` times; 0 when all went well. */
+static int run_jobs(lua_State *L, int n) {
+    for (int i = 0; i < n; i++) {
+        lua_pushvalue(L, -1);
+        lua_pushinteger(L, WORK);
+        if (lua_pcall(L, 1, 1, 0) != LUA_OK)
+            return 1;
+        lua_pop(L, 1);
+    }
+    return 0;
+}
+
+static double alone(lua_State *L) {
+    double start = seconds();
+
+    check(run_jobs(L, JOBS) == 0, "job");
+    return seconds() - start;
+}
+
+static double together(lua_State *L) {
+    pid_t children[2];
+    double start = seconds();
+
+    for (int i = 0; i < 2; i++) {
+        children[i] = fork();
+        check(children[i] >= 0, "fork");
+        if (children[i] == 0)
+            _exit(run_jobs(L, JOBS / 2));
+    }
+    reap(children[0]);
+    reap(children[1]);
+    return seconds() - start;
+}
+
+static void compute_speedup(void) {
+    lua_State *L = luaL_newstate();
+    double one = 0, two = 0;
+
+    check(L != NULL, "luaL_newstate");
+    check(luaL_loadstring(L, polynomial) == LUA_OK, "job");
+    for (int i = 0; i < ROUNDS; i++) {
+        one += alone(L);
+        two += together(L);
+    }
+    lua_close(L);
+    emit("compute_speedup_2p", one / two, "x");
+}
+
+int main(void) {
+    fork_wait();
+    compute_speedup();
+    return 0;
+}

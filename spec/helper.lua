@@ -1,0 +1,387 @@
+--- What every spec in Lua stands on: the leak law, and a few tools.
+--
+-- busted loads this file before the specs (.busted names it). After every
+-- it() it demands that the spec left the process as it found it: no child,
+-- no descriptor, no byte in the arena, same signal mask, same directory.
+-- What is not so fails the spec. Cleaning up belongs into the it() itself
+-- (<close>, or busted's finally); after_each runs after the judgement.
+
+local lfs = require "lfs"
+local system = require "system"
+local busted = require "busted"
+
+local M = {}
+package.loaded["spec.helper"] = M
+
+--- Seconds that children that were told to go, and what the dead held, may
+-- take.
+local GRACE <const> = tonumber(os.getenv("SPEC_GRACE")) or 2
+
+--- The program under test, and where it was built.
+M.mplua = os.getenv("MPLUA") or "build/mplua"
+M.build = os.getenv("MPLUA_BUILD") or M.mplua:match("^(.*)/") or "."
+
+--- Built with sanitizers? (Limits of address space do not work then, and
+-- core.so does not load into a plain Lua.)
+M.sanitized = M.build:match("/san$") ~= nil
+
+-- Looking at the process ----------------------------------------------------
+
+local function read(path)
+    local file = io.open(path, "r")
+    local text = file and file:read("a") or ""
+    if file then
+        file:close()
+    end
+    return text
+end
+
+local PID <const> = read("/proc/self/stat"):match("^%d+")
+
+--- The fields of mp.core.debug, where it exists: exact, and cheaper.
+local function probe(name)
+    local core = package.loaded["mp.core"]
+    return core and core.debug and core.debug[name]
+end
+
+--- Pids of this process's children, zombies too.
+local function children()
+    if probe("children") then
+        return probe("children")()
+    end
+    local list = {}
+    for task in lfs.dir("/proc/self/task") do
+        local path = string.format("/proc/self/task/%s/children", task)
+        for pid in read(path):gmatch("%d+") do
+            list[#list + 1] = math.tointeger(pid)
+        end
+    end
+    return list
+end
+
+--- Open descriptors: {number = what it is}, without the one that looks.
+local function descriptors()
+    local found = {}
+    for name in lfs.dir("/proc/self/fd") do
+        local path = "/proc/self/fd/" .. name
+        local target = lfs.symlinkattributes(path, "target") or "closed"
+        if name:match("%d") and target ~= "/proc/" .. PID .. "/fd" then
+            found[name] = target
+        end
+    end
+    return found
+end
+
+local function blocked_signals()
+    return read("/proc/thread-self/status"):match("SigBlk:%s*(%x+)")
+end
+
+local function arena_bytes()
+    local bytes = probe("arena_bytes")
+    return bytes and bytes() or 0
+end
+
+local function look()
+    collectgarbage()
+    collectgarbage()
+    local known = {}
+    for _, pid in ipairs(children()) do
+        known[pid] = true
+    end
+    return {
+        children = known,
+        descriptors = descriptors(),
+        arena = arena_bytes(),
+        signals = blocked_signals(),
+        directory = lfs.currentdir(),
+    }
+end
+
+-- Judging -------------------------------------------------------------------
+
+local function describe_process(pid)
+    local state = read("/proc/" .. pid .. "/stat"):match("%) (%a)") or "gone"
+    local words = read("/proc/" .. pid .. "/cmdline"):gsub("%z", " ")
+    return string.format("%d (state %s) %s", pid, state, words)
+end
+
+--- What `now` has that `before` had not, as a list of complaints.
+local function compare(before, now)
+    local list = {}
+    local function complain(...)
+        list[#list + 1] = string.format(...)
+    end
+    for pid in pairs(now.children) do
+        if not before.children[pid] then
+            complain("left a child: %s", describe_process(pid))
+        end
+    end
+    for fd, target in pairs(now.descriptors) do
+        if not before.descriptors[fd] then
+            complain("left descriptor %s open: %s", fd, target)
+        end
+    end
+    for fd, target in pairs(before.descriptors) do
+        if not now.descriptors[fd] then
+            complain("closed descriptor %s: %s", fd, target)
+        end
+    end
+    if now.arena > before.arena then
+        complain("left %d bytes in the arena", now.arena - before.arena)
+    end
+    if now.signals ~= before.signals then
+        complain("signal mask: %s, was %s", now.signals, before.signals)
+    end
+    if now.directory ~= before.directory then
+        complain("working directory: %s, was %s", now.directory,
+            before.directory)
+    end
+    table.sort(list)
+    return list
+end
+
+--- Complaints that still stand after the grace.
+local function compare_patiently(before)
+    local last = system.monotime() + GRACE
+    while true do
+        local list = compare(before, look())
+        if #list == 0 or system.monotime() > last then
+            return list
+        end
+        system.sleep(0.01)
+    end
+end
+
+--- Undoes what the next spec would stumble over.
+local function restore(before)
+    lfs.chdir(before.directory)
+end
+
+-- Around each spec ----------------------------------------------------------
+
+local temporary = {} -- files of the running spec
+
+local function remove(path)
+    if lfs.symlinkattributes(path, "mode") == "directory" then
+        for name in lfs.dir(path) do
+            if name ~= "." and name ~= ".." then
+                remove(path .. "/" .. name)
+            end
+        end
+    end
+    os.remove(path)
+end
+
+local function remove_temporary()
+    for _, path in ipairs(temporary) do
+        remove(path)
+    end
+    temporary = {}
+end
+
+--- Tells scripts/spec what runs, in case it never ends.
+local function announce(name)
+    local path = os.getenv("SPEC_RUNNING")
+    local file = path and io.open(path, "w")
+    if file then
+        file:write(name, "\n")
+        file:close()
+    end
+end
+
+local function full_name(element, parent)
+    local name = tostring(element.name)
+    while parent and parent.name and parent.descriptor ~= "file" do
+        name = parent.name .. " " .. name
+        parent = busted.parent(parent)
+    end
+    return name
+end
+
+--- The spec's function with the law behind it. busted runs finally() after
+-- the function; here it must run before the judgement, so it is caught. An
+-- error is not: it goes on to busted, and only the cleaning up is done.
+local function under_the_law(element, run)
+    return function(...)
+        local finally
+        element.env.finally = function(f)
+            finally = f
+        end
+        local before = look()
+        local function clean()
+            local f = finally
+            finally = nil
+            remove_temporary()
+            if f then
+                f()
+            end
+        end
+        local _ <close> = setmetatable({}, {__close = function(_, problem)
+            if problem ~= nil then
+                clean()
+            end
+            restore(before)
+        end})
+        run(...)
+        clean()
+        local complaints = compare_patiently(before)
+        if #complaints > 0 then
+            busted.fail("the spec left something behind:\n  " ..
+                table.concat(complaints, "\n  "))
+        end
+    end
+end
+
+local lawful = setmetatable({}, {__mode = "k"})
+local counts = {success = 0, failure = 0, error = 0, pending = 0}
+
+busted.subscribe({"test", "start"}, function(element, parent)
+    announce(full_name(element, parent))
+    if element.run and not lawful[element] then
+        lawful[element] = true
+        element.run = under_the_law(element, element.run)
+    end
+    return nil, true
+end)
+
+busted.subscribe({"test", "end"}, function(_, _, status)
+    counts[status] = counts[status] + 1
+    return nil, true
+end)
+
+--- Errors outside of it(): in loading a file, in setup and the like.
+busted.subscribe({"error"}, function(element)
+    if element.descriptor ~= "it" then
+        counts.error = counts.error + 1
+    end
+    return nil, true
+end)
+
+--- After busted's own summary: the line that scripts/spec adds up.
+busted.subscribe({"exit"}, function()
+    announce("the end of the file")
+    io.write(string.format("%d passed, %d failed\n", counts.success,
+        counts.failure + counts.error))
+    return nil, true
+end)
+
+-- Tools for specs -----------------------------------------------------------
+
+--- A name for a file that is removed after the spec.
+-- @param suffix string, "" by default
+function M.tmpname(suffix)
+    local path = os.tmpname()
+    temporary[#temporary + 1] = path
+    if suffix then
+        path = path .. suffix
+        temporary[#temporary + 1] = path
+    end
+    return path
+end
+
+--- A file with this text, removed after the spec.
+-- @param text string
+-- @param suffix string, "" by default
+-- @return string its path
+function M.tmpfile(text, suffix)
+    local path = M.tmpname(suffix)
+    local file <close> = assert(io.open(path, "w"))
+    file:write(text)
+    return path
+end
+
+--- An empty directory, removed with all that is in it after the spec.
+-- @return string its path, without a slash at the end
+function M.tmpdir()
+    local path = M.tmpname("_dir")
+    assert(lfs.mkdir(path))
+    return path
+end
+
+--- A word for the shell that means just this text.
+function M.quote(text)
+    return "'" .. tostring(text):gsub("'", "'\\''") .. "'"
+end
+
+local function quote_all(words)
+    local list = {}
+    for i, word in ipairs(words) do
+        list[i] = M.quote(word)
+    end
+    return table.concat(list, " ")
+end
+
+--- The word that runs a command with these variables changed.
+local function environment(env)
+    local words = {}
+    for name, value in pairs(env or {}) do
+        if value then
+            table.insert(words, name .. "=" .. value)
+        else
+            table.insert(words, 1, "--unset=" .. name)
+        end
+    end
+    return words[1] and "env " .. quote_all(words) .. " " or ""
+end
+
+local function slurp(path)
+    local file <close> = assert(io.open(path, "rb"))
+    return file:read("a")
+end
+
+--- Runs the program under test and waits for its end.
+-- @param args list of its arguments
+-- @param opts table {stdin = text ("" by default), timeout = seconds (30),
+--   env = {NAME = text, or false to unset}, program = path}
+-- @return table {code = number or nil, signal = number or nil,
+--   stdout = text, stderr = text, timed_out = boolean}
+function M.run(args, opts)
+    opts = opts or {}
+    local out, err = os.tmpname(), os.tmpname()
+    local input = os.tmpname()
+    do
+        local file <close> = assert(io.open(input, "wb"))
+        file:write(opts.stdin or "")
+    end
+    local _, kind, number = os.execute(string.format(
+        "exec %stimeout -k 2 %s %s %s <%s >%s 2>%s",
+        environment(opts.env), opts.timeout or 30,
+        M.quote(opts.program or M.mplua), quote_all(args), input, out, err))
+    local result = {
+        code = kind == "exit" and number or nil,
+        signal = kind == "signal" and number or nil,
+        stdout = slurp(out),
+        stderr = slurp(err),
+    }
+    result.timed_out = number == 124 or number == 137 or result.signal == 9
+    os.remove(input)
+    os.remove(out)
+    os.remove(err)
+    return result
+end
+
+--- Waits until fn() is true: for what has nothing of its own to wait on.
+-- @param fn function
+-- @param seconds number (5)
+-- @return what fn returned; fails the spec when the time is up
+function M.eventually(fn, seconds)
+    seconds = seconds or 5
+    local last = system.monotime() + seconds
+    repeat
+        local result = table.pack(fn())
+        if result[1] then
+            return table.unpack(result, 1, result.n)
+        end
+        system.sleep(0.005)
+    until system.monotime() > last
+    busted.fail(string.format("not so within %g s", seconds), 2)
+end
+
+-- The arena and the descriptor it lives on are there for good once they
+-- are there: open them before the first spec looks.
+local ok, mp = pcall(require, "mp")
+if ok and mp.Lock then
+    mp.Lock()
+end
+
+return M

@@ -1,0 +1,59 @@
+/* What the specs of locks and of waiting share: children that are
+   participants, and killing them at any moment. */
+#ifndef MP_SPEC_SYNC_TOOLS_H
+#define MP_SPEC_SYNC_TOOLS_H
+
+#include <errno.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "harness.h"
+#include "proc/proc.h"
+
+/* Forks a participant that runs work(argument) and ends. */
+static inline mp_proc start(void (*work)(void *), void *argument) {
+    mp_proc proc;
+    int r = mp_proc_fork(&proc, 0);
+    CHECK_OK(r);
+    if (r == 1) {
+        work(argument);
+        mp_proc_exit(0);
+    }
+    return proc;
+}
+
+/* Waits for its end: exit code, or minus the signal. */
+static inline int finish(mp_proc *proc) {
+    mp_deadline deadline = mp_deadline_in(10);
+    int r;
+    while ((r = mp_proc_wait(proc, deadline)) == -EINTR) {
+    }
+    CHECK_OK(r);
+    mp_proc_close(proc);
+    return proc->exitcode;
+}
+
+static inline void kill_now(mp_proc *proc) {
+    mp_proc_signal(proc, SIGKILL);
+    CHECK_EQ(finish(proc), -SIGKILL);
+}
+
+/* Up to `most` microseconds, awake: a moment that nobody chose. */
+static inline void random_pause(int most) {
+    int64_t end = mp_now_ns() + (int64_t)(rand() % (most * 1000));
+    while (mp_now_ns() < end) {
+    }
+}
+
+/* The counter grows within a second. */
+#define CHECK_PROGRESS(counter)                                           \
+    do {                                                                  \
+        uint64_t seen_ = atomic_load(&(counter));                         \
+        double end_ = spec_now() + (spec_sanitized() ? 5 : 1);            \
+        while (atomic_load(&(counter)) == seen_ && spec_now() < end_)     \
+            spec_pause();                                                 \
+        CHECK(atomic_load(&(counter)) != seen_);                          \
+    } while (0)
+
+#endif
