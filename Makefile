@@ -16,7 +16,7 @@ SANFLAGS = -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
            -fno-omit-frame-pointer
 COMPILE  = $(CC) $(DEFS) $(CODEGEN) $(LUA_CFLAGS) $(CFLAGS) $(WARN) \
            $(if $(WERROR),-Werror) $(if $(SAN),$(SANFLAGS)) -MMD -MP
-LINK     = $(CC) -pthread $(CFLAGS) $(if $(SAN),$(SANFLAGS)) $(LDFLAGS)
+LINK     = $(CC) -pthread $(CFLAGS) $(if $(SAN),$(SANFLAGS)) -Wl,-z,now $(LDFLAGS)
 
 # Lua 5.4 by whichever name pkg-config knows it; the static library where
 # there is one, so that the program does not depend on an installed Lua.

@@ -274,7 +274,9 @@ describe("pickle by name", function()
 
     it("finds C functions in nested tables", function()
         local f = coroutine.wrap(print)
-        local m = with_module(finally, "spec.nested", { a = { b = { f = f } } })
+        local m = with_module(finally, "spec.nested", {
+            a = { b = { f = f } },
+        })
         m.a.loop = m
         assert.are.equal(f, copy(f))
     end)

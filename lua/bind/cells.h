@@ -21,8 +21,8 @@ bind_object *cells_refuse(lua_State *L, const bind_class *class);
 static inline bind_object *cells_self(lua_State *L, const bind_class *class,
                                       const bind_class *raw) {
     bind_object *o = (bind_object *)lua_touserdata(L, 1);
-    bool ours = o && lua_type(L, 1) == LUA_TUSERDATA &&
-                lua_rawlen(L, 1) >= sizeof *o &&
+    /* As bind_is; a light userdata has no length. */
+    bool ours = o && lua_rawlen(L, 1) >= sizeof *o &&
                 (o->class == class || o->class == raw);
     return ours && o->shm && mp_me ? o
                                    : cells_refuse(L, ours ? o->class : class);

@@ -4,8 +4,8 @@
    Two functions of one message that share an upvalue share it after: the
    first one met carries its value, the others point to that function's
    upvalue.  The globals table is the receiver's, wherever it is met, and
-   so is what an _ENV of one's own inherits from it.  Bytecode is not stripped: errors in workers
-   keep their lines. */
+   so is what an _ENV of one's own inherits from it.  Bytecode is not
+   stripped: errors in workers keep their lines. */
 #ifndef MP_BIND_CODE_H
 #define MP_BIND_CODE_H
 

@@ -23,28 +23,40 @@ static int release(void *shm) {
     return mp_cond_release(shm);
 }
 
-/* Only an RLock overflows; only a Lock is released by somebody else. */
-static int fail(lua_State *L, int code) {
+static int fail_rlock(lua_State *L, int code) {
     if (code == -EOVERFLOW)
         return bind_error(L, "ValueError",
                           "recursive lock acquired too many times");
     return bind_error(L, "StateError",
-                      "release: the condition's lock is not held");
+                      "attempt to release recursive lock not owned by "
+                      "thread");
 }
 
-static const bind_lockable lockable = {acquire, release, fail};
+static int fail_lock(lua_State *L, int code) {
+    (void)code;
+    return bind_error(L, "ValueError",
+                      "semaphore or lock released too many times");
+}
+
+static const bind_lockable over_rlock = {acquire, release, fail_rlock};
+static const bind_lockable over_lock = {acquire, release, fail_lock};
+
+static const bind_lockable *how(lua_State *L) {
+    const mp_cond_shm *cond = self(L, 1)->shm;
+    return cond->recursive ? &over_rlock : &over_lock;
+}
 
 static int cond_acquire(lua_State *L) {
-    return bind_acquire(L, self, &lockable);
+    return bind_acquire(L, self, how(L));
 }
 
 static int cond_release(lua_State *L) {
     int r = mp_cond_release(self(L, 1)->shm);
-    return r < 0 ? fail(L, r) : 0;
+    return r < 0 ? how(L)->fail(L, r) : 0;
 }
 
 static int cond_guard(lua_State *L) {
-    return bind_guard(L, self, &lockable);
+    return bind_guard(L, self, how(L));
 }
 
 static int cond_locked(lua_State *L) {
@@ -69,12 +81,12 @@ static outcome wait_out(lua_State *L, mp_cond_shm *cond, mp_cond_wait *wait,
     outcome out = {false, false, 0};
     while (!out.raised && mp_cond_wait_sleep(wait, deadline) == -EINTR)
         out.raised = bind_interrupted_caught(L);
-    out.notified = mp_cond_wait_end(cond, wait, out.raised);
     while ((out.lock = mp_cond_wait_relock(cond, wait)) == -EINTR) {
         if (!bind_interrupted_caught(L)) continue;
         if (out.raised) break;
         out.raised = true;
     }
+    out.notified = mp_cond_wait_end(cond, wait, out.raised);
     return out;
 }
 

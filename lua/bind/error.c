@@ -29,6 +29,24 @@ static void push_metatable(lua_State *L) {
     lua_setfield(L, -2, "__tostring");
 }
 
+/* Is this source a module of ours, embedded, installed, or in the tree? */
+static bool is_ours(const char *source) {
+    return strncmp(source, "@mp/", 4) == 0 || strstr(source, "/mp/") != NULL;
+}
+
+/* Pushes «script.lua:12:», the place in the user's Lua code that led here,
+   looking from `level` on; an empty string when there is none. */
+static void push_where(lua_State *L, int level) {
+    lua_Debug info;
+    for (; lua_getstack(L, level, &info); level++) {
+        lua_getinfo(L, "Sl", &info);
+        if (info.currentline <= 0 || is_ours(info.source)) continue;
+        lua_pushfstring(L, "%s:%d:", info.short_src, info.currentline);
+        return;
+    }
+    lua_pushliteral(L, "");
+}
+
 /* The table of kind and message from the stack's top (popped). */
 static void make(lua_State *L, const char *kind, int level) {
     lua_createtable(L, 0, 4);
@@ -37,7 +55,7 @@ static void make(lua_State *L, const char *kind, int level) {
     lua_pushstring(L, kind);
     lua_setfield(L, -2, "kind");
     if (level >= 0) {
-        luaL_where(L, level);
+        push_where(L, level);
         lua_setfield(L, -2, "where");
     }
     push_metatable(L);

@@ -48,6 +48,7 @@ typedef struct job_ud {
     uint64_t count;  /* MP_JOB_OPEN until the input is over */
     uint64_t bytes;  /* in blocks of items that are not taken */
     uint64_t window;
+    mp_cell_shm *in, *out; /* the cells, in this process */
     lua_Integer stash_first, stash_last;
     unsigned char *seen; /* unordered: taken flags of the window */
 } job_ud;
@@ -81,7 +82,7 @@ static uint64_t room(const job_ud *j) {
 
 /* The n values from stack index `first` as item number j->fed. */
 static void put_item(lua_State *L, job_ud *j, int first, int n) {
-    mp_cell_shm *cell = mp_job_in(j->job, j->fed);
+    mp_cell_shm *cell = &j->in[j->fed & (j->window - 1)];
     uint8_t tag = 0;
     uint64_t value = 0;
     unsigned mark = MP_CELL_BLOCK;
@@ -121,9 +122,11 @@ static bool draw(lua_State *L, job_ud *j) {
    the source is the user's. */
 static int draw_batch(lua_State *L) {
     job_ud *j = lua_touserdata(L, 1);
-    uint64_t most = j->fed + BATCH;
+    uint64_t most = room(j);
+    if (most > BATCH) most = BATCH;
+    most += j->fed;
     lua_settop(L, 2);
-    while (j->fed < most && room(j)) {
+    while (j->fed < most && j->bytes <= BYTES_AHEAD) {
         if (!draw(L, j)) {
             end_input(j);
             break;
@@ -341,6 +344,7 @@ static void give_up(job_ud *j, unsigned how) {
     if (usable(j) && bind_pool_mine(j->pool))
         mp_job_drop(pool_of(j->pool), j->job, how);
     j->job = NULL;
+    j->out = j->in = NULL;
     free(j->seen);
     j->seen = NULL;
 }
@@ -436,9 +440,34 @@ static int take_next(lua_State *L, job_ud *j, int self,
     return 2;
 }
 
+/* The common case of the next result in order, without a detour: it is
+   there, it is a number, and the input needs no feeding yet. */
+static bool take_number(lua_State *L, job_ud *j) {
+    if (!j->ordered || !j->out || !bind_pool_mine(j->pool) ||
+        j->low == j->fed || j->stash_first != j->stash_last ||
+        (!j->input_over && j->fed - j->taken <= j->ahead / 2))
+        return false;
+    uint64_t at = j->low & (j->window - 1);
+    uint64_t mark =
+        atomic_load_explicit(&j->out[at].mark, memory_order_acquire);
+    bool integer = mark == ((j->low + 1) << 8 | MESSAGE_INTEGER);
+    if (!integer && mark != ((j->low + 1) << 8 | MESSAGE_FLOAT)) return false;
+    if (j->source != FROM_RANGE && (j->in[at].mark & 0xff) == MP_CELL_BLOCK)
+        return false;
+    lua_pushinteger(L, (lua_Integer)++j->low);
+    if (integer)
+        lua_pushinteger(L, (lua_Integer)mp_cell_value(&j->out[at]));
+    else
+        message_push_scalar(L, MESSAGE_FLOAT, mp_cell_value(&j->out[at]));
+    j->taken++;
+    return true;
+}
+
 /* job(): for the generic for. */
 static int job_call(lua_State *L) {
-    job_ud *j = check_job(L, "imap");
+    job_ud *j = (job_ud *)bind_is(L, 1, &bind_job_class);
+    if (j && take_number(L, j)) return 2;
+    j = check_job(L, "imap");
     lua_settop(L, 1);
     return take_next(L, j, 1, MP_FOREVER);
 }
@@ -616,6 +645,8 @@ static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec) {
     if (r < 0) bind_oserror(L, r, "cannot make the job");
     j->window = spec->window;
     j->count = spec->count;
+    j->out = mp_job_out(j->job, 0);
+    j->in = mp_job_in(j->job, 0);
     if (!j->ordered) {
         j->seen = calloc(1, j->window);
         if (!j->seen) bind_oserror(L, -ENOMEM, "cannot make the job");

@@ -25,7 +25,7 @@ enum {
     ALIGNED = 16
 };
 
-/* ---- scalars -------------------------------------------------------------- */
+/* ---- scalars -------------------------------------------------------- */
 
 static bool short_string(lua_State *L, int idx, uint8_t *tag,
                          uint64_t *value) {
@@ -106,7 +106,7 @@ void message_push_scalar(lua_State *L, uint8_t tag, uint64_t value) {
     }
 }
 
-/* ---- blocks ---------------------------------------------------------------- */
+/* ---- blocks --------------------------------------------------------- */
 
 /* A block with these bytes and handles; 0 when there is no memory or, with
    *gone set, when a handle's object is gone. Nothing here raises. */
@@ -240,7 +240,7 @@ void message_interrupted(lua_State *L, mp_ref block) {
     lua_error(L);
 }
 
-/* ---- the cheapest form ------------------------------------------------------ */
+/* ---- the cheapest form ---------------------------------------------- */
 
 static void encode_string(lua_State *L, int idx, const char *what,
                           size_t limit, message_form *form) {

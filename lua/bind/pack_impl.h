@@ -256,15 +256,28 @@ static inline void pack_number(lua_State *L, packer *k, int tag,
     k->out.len = (size_t)(mp_varint_put(p + 1, n) - k->out.data);
 }
 
-/* Numbers the thing at `key`, whose tag is the next byte. */
+void pack_bytes(lua_State *L, packer *k, const void *p, size_t n);
+
+/* Adds `key` to one of the memos, or raises. */
 void pack_remember(lua_State *L, packer *k, pack_memo *m, const void *key,
                    uint64_t info);
+
+/* Numbers the thing at `key`, whose tag will be the next byte. */
+void pack_remember_next(lua_State *L, packer *k, const void *key, int kind);
 
 /* Opens a frame on the value on top; its number is the memo's last. */
 pack_frame *pack_open(lua_State *L, packer *k, int kind);
 
+/* Begins the table on top; its header is filled in at its end. */
+void pack_begin_table(lua_State *L, packer *k);
+
 /* Begins a value that is not a scalar, on top of the stack. */
 pack_step pack_enter(lua_State *L, packer *k);
+
+/* The same for a userdata, and for a table or userdata that has a metatable,
+   which is on top of it. (pack_object.c) */
+pack_step pack_enter_userdata(lua_State *L, packer *k);
+pack_step pack_enter_object(lua_State *L, packer *k);
 
 /* The same for the value of an upvalue _ENV: an environment that inherits
    the globals, whatever way its metatable does it, inherits the receiver's
@@ -333,8 +346,22 @@ uint64_t unpack_number(unpacker *u, uint64_t max);
 /* `n` bytes that follow, skipped. */
 const unsigned char *unpack_bytes(unpacker *u, uint64_t n);
 
+/* Pushes a string of the next `n` bytes. */
+void unpack_string(unpacker *u, uint64_t n);
+
+/* Pushes what was kept under a number in a slot's table. */
+void unpack_kept(unpacker *u, int slot, uint64_t number);
+
+/* How many items, of at least a byte each, frame `f` waits for besides the
+   one that is being read. */
+uint64_t unpack_awaited(const unpack_frame *f);
+
 /* Pushes a scalar and returns true, or leaves everything as it is. */
 bool unpack_scalar(unpacker *u);
+
+/* Reads a value that is no scalar: a whole one, now on top (true), or the
+   beginning of one, in a new frame (false). (pack_thing.c) */
+bool unpack_thing(unpacker *u);
 
 /* Opens a frame on the value on top. */
 unpack_frame *unpack_open(unpacker *u, int kind);

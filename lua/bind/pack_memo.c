@@ -32,8 +32,8 @@ size_t pack_memo_find(const pack_memo *m, uintptr_t key) {
     return PACK_MEMO_NONE;
 }
 
-/* Builds the hash anew for `nslots` places, in the order of the entries,
-   so that cutting from the end undoes it exactly. */
+/* Builds the hash anew for `nslots` places. Of two entries with one key the
+   last is found. */
 static bool rehash(pack_memo *m, size_t nslots) {
     uint32_t *slots = mp_grow(m->slots, &m->slots_cap, sizeof *slots, nslots);
     if (!slots)
@@ -66,11 +66,11 @@ bool pack_memo_add(pack_memo *m, uintptr_t key, uint64_t info) {
 }
 
 void pack_memo_cut(pack_memo *m, size_t count) {
-    while (m->count > count) {
-        if (m->nslots)
-            m->slots[seek(m, m->entries[m->count - 1].key)] = 0;
-        m->count--;
-    }
+    if (count >= m->count)
+        return;
+    m->count = count;
+    if (m->nslots)
+        rehash(m, m->nslots); /* no growth: cannot fail */
 }
 
 void pack_memo_reset(pack_memo *m, size_t keep) {

@@ -33,7 +33,8 @@ typedef struct pack_memo {
 /* The number of `key`, or PACK_MEMO_NONE. */
 size_t pack_memo_find(const pack_memo *m, uintptr_t key);
 
-/* Adds `key`, which must be new; false when there is no memory. */
+/* Adds `key`; false when there is no memory. Of two entries with the same
+   key either may be found. */
 bool pack_memo_add(pack_memo *m, uintptr_t key, uint64_t info);
 
 /* Forgets all entries from number `count` on. */

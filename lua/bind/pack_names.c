@@ -5,8 +5,9 @@
    shortest is taken, then the least in its wire form, so that the same
    thing has the same name in every run.  Addresses of named things lie in
    a hash; the things themselves are held weakly, and a hit counts only
-   while the thing is there: addresses are used again.  A scan is done again when package.loaded
-   has changed and whenever something that must have a name has none. */
+   while the thing is there: addresses are used again.  A scan is done
+   again when package.loaded has changed and whenever something that must
+   have a name has none. */
 #include <string.h>
 
 #include "bind/bind.h"

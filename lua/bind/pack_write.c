@@ -10,7 +10,7 @@
    Modules and classes that go by name are known by address.  A module
    required since the last look may be met as a plain table; the first
    function (a module has one) makes us look again, and then the value is
-   begun anew.  No user code has run before that. */
+   begun anew. */
 #include <string.h>
 
 #include "bind/bind.h"
@@ -32,7 +32,7 @@ unsigned char *pack_room_slow(lua_State *L, packer *k, size_t n) {
     return data + k->out.len;
 }
 
-static void put_bytes(lua_State *L, packer *k, const void *p, size_t n) {
+void pack_bytes(lua_State *L, packer *k, const void *p, size_t n) {
     memcpy(pack_room(L, k, n), p, n);
     k->out.len += n;
 }
@@ -60,9 +60,8 @@ void pack_remember(lua_State *L, packer *k, pack_memo *m, const void *key,
                    k->what);
 }
 
-/* Numbers the thing on top, whose tag will be the next byte. */
-static void remember_next(lua_State *L, packer *k, const void *key,
-                          int kind) {
+void pack_remember_next(lua_State *L, packer *k, const void *key,
+                        int kind) {
     pack_remember(L, k, &k->memo, key,
                   (uint64_t)k->out.len * MEMO_KINDS + (unsigned)kind);
 }
@@ -90,16 +89,35 @@ static bool has_name(lua_State *L, const packer *k, const void *key) {
     return kind >= 0 && kind != NAME_META;
 }
 
+pack_step pack_renew(lua_State *L, packer *k, bool rescan) {
+    if (rescan ? k->scanned : k->refreshed)
+        return STEP_DONE;
+    k->refreshed = true;
+    if (rescan) {
+        k->scanned = true;
+        pack_names_scan(L, k->store);
+    } else {
+        pack_names_refresh(L, k->store);
+    }
+    for (size_t i = 0; i < k->memo.count; i++) {
+        const pack_entry *e = &k->memo.entries[i];
+        if (e->info % MEMO_KINDS == MEMO_THING &&
+            has_name(L, k, (const void *)e->key))
+            return STEP_AGAIN;
+    }
+    return STEP_DONE;
+}
+
 bool pack_named(lua_State *L, packer *k, const void *key, bool meta) {
     size_t id;
     int kind = pack_names_find(L, k->store, key, &id);
     if (kind < 0 || (kind == NAME_META && !meta))
         return false;
-    remember_next(L, k, key, MEMO_NAME);
+    pack_remember_next(L, k, key, MEMO_NAME);
     pack_names_push_wire(L, id);
     size_t len;
     const char *wire = lua_tolstring(L, -1, &len);
-    put_bytes(L, k, wire, len);
+    pack_bytes(L, k, wire, len);
     lua_pop(L, 1);
     return true;
 }
@@ -108,10 +126,10 @@ bool pack_named(lua_State *L, packer *k, const void *key, bool meta) {
 static void put_blob(lua_State *L, packer *k, const char *s, size_t len) {
     if (pack_again(L, k, s))
         return;
-    remember_next(L, k, s, MEMO_THING);
+    pack_remember_next(L, k, s, MEMO_THING);
     pack_room(L, k, len + 1 + MP_VARINT_MAX);
     pack_number(L, k, TAG_BLOB, len);
-    put_bytes(L, k, s, len);
+    pack_bytes(L, k, s, len);
 }
 
 static void put_string(lua_State *L, packer *k, const char *s, size_t len) {
@@ -122,7 +140,7 @@ static void put_string(lua_State *L, packer *k, const char *s, size_t len) {
         k->out.len += len + 1;
     } else if (len < BLOB_LEN_MIN) {
         pack_number(L, k, TAG_STR, len);
-        put_bytes(L, k, s, len);
+        pack_bytes(L, k, s, len);
     } else {
         put_blob(L, k, s, len);
     }
@@ -214,9 +232,8 @@ static void close_frame(lua_State *L, packer *k) {
 
 /* --- tables ---------------------------------------------------------- */
 
-/* The table is on top; its header is filled in by end_table. */
-static void begin_table(lua_State *L, packer *k) {
-    remember_next(L, k, lua_topointer(L, -1), MEMO_THING);
+void pack_begin_table(lua_State *L, packer *k) {
+    pack_remember_next(L, k, lua_topointer(L, -1), MEMO_THING);
     lua_Integer border = (lua_Integer)lua_rawlen(L, -1);
     size_t width = mp_varint_size((uint64_t)border);
     size_t head = k->out.len;
@@ -319,166 +336,6 @@ static pack_step step_table(lua_State *L, packer *k, pack_frame *f) {
     return end_table(L, k, f);
 }
 
-/* --- things with a metatable ----------------------------------------- */
-
-pack_step pack_renew(lua_State *L, packer *k, bool rescan) {
-    if (rescan ? k->scanned : k->refreshed)
-        return STEP_DONE;
-    k->refreshed = true;
-    if (rescan) {
-        k->scanned = true;
-        pack_names_scan(L, k->store);
-    } else {
-        pack_names_refresh(L, k->store);
-    }
-    for (size_t i = 0; i < k->memo.count; i++) {
-        const pack_entry *e = &k->memo.entries[i];
-        if (e->info % MEMO_KINDS == MEMO_THING &&
-            has_name(L, k, (const void *)e->key))
-            return STEP_AGAIN;
-    }
-    return STEP_DONE;
-}
-
-/* Results of hooks live until the message is done: the memo knows them by
-   address. The value is on top. */
-static void anchor(lua_State *L, packer *k) {
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, k) != LUA_TTABLE) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_pushvalue(L, -1);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, k);
-        k->anchored = true;
-    }
-    lua_pushvalue(L, -2);
-    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    lua_pop(L, 1);
-}
-
-/* Replaces what is above `bottom` by a list of it, and returns its length. */
-static int gather(lua_State *L, int bottom) {
-    int n = lua_gettop(L) - bottom;
-    lua_createtable(L, n, 0);
-    lua_insert(L, bottom + 1);
-    for (int i = n; i > 0; i--)
-        lua_rawseti(L, bottom + 1, i);
-    return n;
-}
-
-static bool callable(lua_State *L, int idx) {
-    if (lua_isfunction(L, idx))
-        return true;
-    if (lua_isnone(L, idx) || luaL_getmetafield(L, idx, "__call") ==
-                                  LUA_TNIL)
-        return false;
-    lua_pop(L, 1);
-    return true;
-}
-
-/* With the reducing function on top, and under it the thing, above
-   `bottom`: calls it, and opens a frame on the list of its results. The
-   thing is replaced by the list. `name`: rebuilt by the registered
-   function of this name; NULL: by the first result. */
-static pack_step reduce(lua_State *L, packer *k, int bottom,
-                        const char *name, size_t len) {
-    const void *key = lua_topointer(L, bottom + 1);
-    lua_pushvalue(L, bottom + 1);
-    lua_call(L, 1, LUA_MULTRET);
-    k->epoch++; /* a string seen before the call may be gone */
-    if (!name && !callable(L, bottom + 2)) {
-        lua_settop(L, bottom + 1);
-        pack_refuse(L, k, "its __reduce returned no function to rebuild it");
-    }
-    int n = gather(L, bottom + 1);
-    lua_settop(L, bottom + 2);
-    lua_replace(L, bottom + 1);
-    anchor(L, k);
-    remember_next(L, k, key, MEMO_BUSY);
-    if (name) {
-        pack_number(L, k, TAG_REBUILD, len);
-        put_bytes(L, k, name, len);
-        unsigned char *p = pack_room(L, k, MP_VARINT_MAX);
-        k->out.len = (size_t)(mp_varint_put(p, (uint64_t)n) - k->out.data);
-    } else {
-        k->out.needs |= PACK_CODE;
-        pack_number(L, k, TAG_REDUCE, (uint64_t)n);
-    }
-    pack_open(L, k, FRAME_LIST)->limit = n;
-    return STEP_OPENED;
-}
-
-/* The metatable is on top, the thing below: has it a reducing function,
-   registered or as a field? Then begins the list of what that returns. */
-static bool reducible(lua_State *L, packer *k, pack_step *step) {
-    int bottom = lua_gettop(L) - 2;
-    lua_pushvalue(L, -1);
-    pack_class_push(L);
-    if (lua_istable(L, -1)) {
-        lua_rawgeti(L, -1, CLASS_NAME);
-        lua_rawgeti(L, -2, CLASS_REDUCE);
-        if (lua_isfunction(L, -1)) {
-            size_t len; /* the entry holds the name */
-            const char *name = lua_tolstring(L, -2, &len);
-            lua_replace(L, bottom + 2);
-            lua_settop(L, bottom + 2);
-            *step = reduce(L, k, bottom, name, len);
-            return true;
-        }
-    }
-    lua_settop(L, bottom + 2);
-    lua_pushliteral(L, "__reduce");
-    if (lua_rawget(L, -2) == LUA_TNIL) {
-        lua_pop(L, 1);
-        return false;
-    }
-    lua_replace(L, bottom + 2);
-    *step = reduce(L, k, bottom, NULL, 0);
-    return true;
-}
-
-/* Writes META and the name of the metatable on top, or returns false. */
-static bool put_meta(lua_State *L, packer *k) {
-    const void *meta = lua_topointer(L, -1);
-    size_t id;
-    if (pack_names_find(L, k->store, meta, &id) < 0)
-        return false;
-    size_t number = pack_memo_find(&k->memo, (uintptr_t)meta);
-    pack_byte(L, k, TAG_META);
-    if (number != PACK_MEMO_NONE &&
-        k->memo.entries[number].info % MEMO_KINDS == MEMO_NAME)
-        pack_number(L, k, TAG_NAMEREF, number);
-    else
-        pack_named(L, k, meta, true);
-    return true;
-}
-
-/* The metatable is on top, the table or userdata below it. */
-static pack_step enter_object(lua_State *L, packer *k) {
-    pack_step step = pack_renew(L, k, false);
-    if (step != STEP_DONE)
-        return step;
-    if (reducible(L, k, &step))
-        return step;
-    if (lua_istable(L, -2)) {
-        bool put = put_meta(L, k);
-        if (!put && !k->scanned) {
-            if (pack_renew(L, k, true) != STEP_DONE)
-                return STEP_AGAIN;
-            put = put_meta(L, k);
-        }
-        if (put) {
-            lua_pop(L, 1);
-            begin_table(L, k);
-            return STEP_OPENED;
-        }
-    }
-    lua_pop(L, 1);
-    pack_refuse(L, k, "register its metatable with mp.pickle.register(name, "
-                      "metatable%s), or give that a field __reduce",
-                lua_istable(L, -1) ? "" : ", reduce, rebuild");
-    return STEP_DONE;
-}
-
 /* --- each type -------------------------------------------------------- */
 
 static pack_step enter_table(lua_State *L, packer *k) {
@@ -492,107 +349,21 @@ static pack_step enter_table(lua_State *L, packer *k) {
     if (pack_named(L, k, key, false))
         return STEP_DONE;
     if (lua_getmetatable(L, -1))
-        return enter_object(L, k);
-    begin_table(L, k);
+        return pack_enter_object(L, k);
+    pack_begin_table(L, k);
     return STEP_OPENED;
-}
-
-/* Enters a shared object into the list of the message, once. */
-static void note_handle(lua_State *L, packer *k, const bind_object *o) {
-    uintptr_t key = (uintptr_t)o->id * 2 + 1; /* odd: no address */
-    if (pack_memo_find(&k->cells, key) != PACK_MEMO_NONE)
-        return;
-    pack_handle *grown = mp_grow(k->out.handles, &k->out.handles_cap,
-                                 sizeof *grown, k->out.nhandles + 1);
-    if (!grown)
-        bind_error(L, "PicklingError", "not enough memory to pickle %s",
-                   k->what);
-    k->out.handles = grown;
-    grown[k->out.nhandles++] = (pack_handle){o->id, o->gen};
-    pack_remember(L, k, &k->cells, (const void *)key, 0);
-    k->out.needs |= PACK_HANDLES;
-}
-
-static void put_handle(lua_State *L, packer *k, const bind_object *o) {
-    if (!o->shm)
-        pack_refuse(L, k, "it is closed");
-    note_handle(L, k, o);
-    remember_next(L, k, o, MEMO_THING);
-    unsigned char *p = pack_room(L, k, 2 + 3 * MP_VARINT_MAX);
-    *p++ = TAG_HANDLE;
-    *p++ = o->class->code;
-    p = mp_varint_put(p, o->id);
-    p = mp_varint_put(p, o->gen);
-    p = mp_varint_put(p, o->aux);
-    k->out.len = (size_t)(p - k->out.data);
-}
-
-static pack_step enter_userdata(lua_State *L, packer *k) {
-    const void *key = lua_topointer(L, -1);
-    if (pack_again(L, k, key))
-        return STEP_DONE;
-    const bind_object *o = bind_test(L, lua_gettop(L));
-    if (o) {
-        put_handle(L, k, o);
-        return STEP_DONE;
-    }
-    pack_step step = pack_renew(L, k, false);
-    if (step != STEP_DONE)
-        return step;
-    if (pack_named(L, k, key, false))
-        return STEP_DONE;
-    if (lua_getmetatable(L, -1))
-        return enter_object(L, k);
-    pack_refuse(L, k, NULL);
-    return STEP_DONE;
 }
 
 pack_step pack_enter(lua_State *L, packer *k) {
     switch (lua_type(L, -1)) {
     case LUA_TTABLE: return enter_table(L, k);
     case LUA_TFUNCTION: return code_write(L, k);
-    case LUA_TUSERDATA: return enter_userdata(L, k);
+    case LUA_TUSERDATA: return pack_enter_userdata(L, k);
     default:
         if (!pack_scalar(L, k, -1))
             pack_refuse(L, k, NULL);
         return STEP_DONE;
     }
-}
-
-/* field _G of the table at 1, as its users see it */
-static int get_g(lua_State *L) {
-    lua_getfield(L, 1, "_G");
-    return 1;
-}
-
-/* Does the table on top, which has a metatable of no name, show the globals
-   as its _G? */
-static bool inherits_globals(lua_State *L, const packer *k) {
-    size_t id;
-    if (!lua_istable(L, -1) || !lua_getmetatable(L, -1))
-        return false;
-    bool named =
-        pack_names_find(L, k->store, lua_topointer(L, -1), &id) >= 0;
-    lua_pop(L, 1);
-    if (named)
-        return false;
-    lua_pushcfunction(L, get_g);
-    lua_pushvalue(L, -2);
-    bool shows = lua_pcall(L, 1, 1, 0) == LUA_OK &&
-                 lua_topointer(L, -1) == k->globals;
-    lua_pop(L, 1);
-    return shows;
-}
-
-pack_step pack_enter_env(lua_State *L, packer *k) {
-    const void *key = lua_topointer(L, -1);
-    if (pack_memo_find(&k->memo, (uintptr_t)key) != PACK_MEMO_NONE ||
-        !inherits_globals(L, k))
-        return pack_enter(L, k);
-    pack_byte(L, k, TAG_META);
-    pack_byte(L, k, TAG_GLOBALS);
-    begin_table(L, k);
-    return STEP_OPENED;
 }
 
 static pack_step step_list(lua_State *L, packer *k, pack_frame *f) {

@@ -1,9 +1,9 @@
 /* core.process: starting children, and what is known of them.
 
-   A Child is a userdata for one child process. While it runs, the registry's
-   table CHILDREN keeps it and the Lua object it belongs to, as the keys and
-   values of a strong table: a process that nobody holds goes on, and can be
-   found by active().
+   A Child is a userdata for one child process; its user value is the Lua
+   object that it belongs to. While it runs, the registry's table CHILDREN
+   keeps it (in places of luaL_ref): a process that nobody holds goes on, and
+   can be found by active().
 
    The end of a state (a sentinel's __gc, which Lua calls last since it is
    the first of ours) and of the process (atexit) take the children along. */
@@ -29,13 +29,14 @@ typedef struct child {
     bind_object head;
     mp_relative *relative; /* NULL once closed */
     pid_t pid;
-    int exitcode; /* kept for when it is closed */
+    int exitcode; /* once ended */
+    int ref;      /* in CHILDREN; LUA_NOREF when it is not there */
 } child;
 
 static const bind_class child_class = {.name = "Child"};
 
 /* Keys of the registry: their addresses. */
-static const char CHILDREN, GUARD, LIBRARY_OS, SEED, SENTINEL;
+static const char CHILDREN, KIT, SENTINEL;
 
 /* --- the end ----------------------------------------------------------- */
 
@@ -67,14 +68,18 @@ static int guard_close(lua_State *L) {
     mp_family_exit(EXIT_SUCCESS);
 }
 
-static void replace_exit(lua_State *L) {
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &LIBRARY_OS) == LUA_TTABLE) {
-        lua_pushliteral(L, "exit");
+/* What a child needs, at hand in one list. */
+enum { KIT_GUARD = 1, KIT_OS, KIT_EXIT, KIT_CHILD_EXIT, KIT_SEED };
+
+/* os.exit = child_exit; one in Lua is the user's own and ends in the one
+   in C. */
+static void replace_exit(lua_State *L, int kit) {
+    if (lua_rawgeti(L, kit, KIT_OS) == LUA_TTABLE) {
+        lua_rawgeti(L, kit, KIT_EXIT);
         lua_rawget(L, -2);
-        /* One in Lua is the user's own and ends in the one in C. */
         if (lua_iscfunction(L, -1)) {
-            lua_pushliteral(L, "exit");
-            lua_pushcfunction(L, child_exit);
+            lua_rawgeti(L, kit, KIT_EXIT);
+            lua_rawgeti(L, kit, KIT_CHILD_EXIT);
             lua_rawset(L, -4);
         }
         lua_pop(L, 1);
@@ -82,9 +87,9 @@ static void replace_exit(lua_State *L) {
     lua_pop(L, 1);
 }
 
-static void reseed(lua_State *L) {
+static void reseed(lua_State *L, int kit) {
     lua_Integer seed[2];
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &SEED) == LUA_TFUNCTION &&
+    if (lua_rawgeti(L, kit, KIT_SEED) == LUA_TFUNCTION &&
         mp_random_bytes(seed, sizeof seed) == 0) {
         lua_pushinteger(L, seed[0]);
         lua_pushinteger(L, seed[1]);
@@ -98,12 +103,15 @@ static void reseed(lua_State *L) {
    it touches first. The table CHILDREN is emptied when it is next used. */
 void bind_child_enter(lua_State *L) {
     luaL_checkstack(L, 8, "child");
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &GUARD);
-    lua_toclose(L, -1);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &KIT);
+    int kit = lua_gettop(L);
     /* A negative step puts the next one off. */
     lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
-    replace_exit(L);
-    reseed(L);
+    replace_exit(L, kit);
+    reseed(L, kit);
+    lua_rawgeti(L, kit, KIT_GUARD);
+    lua_replace(L, kit);
+    lua_toclose(L, kit);
 }
 
 /* --- starting ------------------------------------------------------------ */
@@ -111,24 +119,24 @@ void bind_child_enter(lua_State *L) {
 enum { BEGIN = 1, REPORT, OBJECT, DAEMON }; /* arguments of start */
 
 static child *new_child(lua_State *L) {
-    child *c = lua_newuserdatauv(L, sizeof *c, 0);
-    *c = (child){.head = {.class = &child_class}};
+    child *c = lua_newuserdatauv(L, sizeof *c, 1);
+    *c = (child){.head = {.class = &child_class}, .ref = LUA_NOREF};
     luaL_setmetatable(L, "mp.Child");
+    lua_pushvalue(L, OBJECT);
+    lua_setiuservalue(L, -2, 1);
     return c;
 }
 
-/* In a child: begin(object, parent's pid, parent's tag) -> run, then
-   run(object), and the end. What happens in it stays in it: errors and
-   yields stop at the pcall. Few frames: each is another page to touch. */
-_Noreturn static void run_child(lua_State *L, pid_t parent, uint32_t tag) {
+/* In a child: begin(object) -> run, then run(object), and the end. What
+   happens in it stays in it: errors and yields stop at the pcall. Few
+   frames: each is another page to touch. */
+_Noreturn static void run_child(lua_State *L) {
     bind_child_enter(L);
     lua_pushvalue(L, REPORT);
     lua_pushvalue(L, BEGIN);
     lua_pushvalue(L, OBJECT);
-    lua_pushinteger(L, parent);
-    lua_pushinteger(L, tag);
-    int handler = lua_gettop(L) - 4;
-    int status = lua_pcall(L, 3, 1, handler);
+    int handler = lua_gettop(L) - 2;
+    int status = lua_pcall(L, 1, 1, handler);
     if (status == LUA_OK) {
         lua_pushvalue(L, OBJECT);
         status = lua_pcall(L, 1, 0, handler);
@@ -139,20 +147,24 @@ _Noreturn static void run_child(lua_State *L, pid_t parent, uint32_t tag) {
     mp_family_exit(status == LUA_OK ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
+/* Out of CHILDREN, whose place is on top. */
+static void forget(lua_State *L, child *c) {
+    luaL_unref(L, -1, c->ref);
+    c->ref = LUA_NOREF;
+}
+
 /* Takes those that ended, and those of this process's parent, out of
    CHILDREN, and leaves it on the stack. */
 static void push_children(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &CHILDREN);
-    lua_pushnil(L);
-    while (lua_next(L, -2)) {
-        child *c = lua_touserdata(L, -2);
+    for (lua_Unsigned i = lua_rawlen(L, -1); i > 0; i--) {
+        lua_rawgeti(L, -1, (lua_Integer)i);
+        child *c = lua_touserdata(L, -1); /* or NULL: a free place */
         lua_pop(L, 1);
-        if (c->relative && mp_family_wait(c->relative, MP_AT_ONCE) != 0 &&
-            c->relative->listed)
-            continue;
-        lua_pushvalue(L, -1);
-        lua_pushnil(L);
-        lua_rawset(L, -4);
+        if (c && c->relative &&
+            (mp_family_wait(c->relative, MP_AT_ONCE) == 0 ||
+             !c->relative->listed))
+            forget(L, c);
     }
 }
 
@@ -167,17 +179,12 @@ static int process_start(lua_State *L) {
     push_children(L);
     /* Before the fork, so that nothing can fail after it. */
     lua_pushvalue(L, DAEMON + 1);
-    lua_pushvalue(L, OBJECT);
-    lua_rawset(L, -3);
-    pid_t parent = getpid();
-    uint32_t tag = mp_me->tag;
+    c->ref = luaL_ref(L, DAEMON + 2);
     int r = mp_family_fork(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
                            lua_toboolean(L, DAEMON), 0);
-    if (r == 1) run_child(L, parent, tag);
+    if (r == 1) run_child(L);
     if (r < 0) {
-        lua_pushvalue(L, DAEMON + 1);
-        lua_pushnil(L);
-        lua_rawset(L, -3);
+        forget(L, c);
         bind_oserror(L, r, "cannot start a process");
     }
     c->pid = c->relative->proc.pid;
@@ -187,10 +194,17 @@ static int process_start(lua_State *L) {
 
 /* active() -> list of the objects whose child runs */
 static int process_active(lua_State *L) {
+    lua_settop(L, 0);
     lua_newtable(L);
     push_children(L);
-    lua_pushnil(L);
-    for (lua_Integer n = 1; lua_next(L, -2); n++) lua_rawseti(L, 1, n);
+    lua_Integer n = 0;
+    for (lua_Unsigned i = lua_rawlen(L, 2); i > 0; i--) {
+        if (lua_rawgeti(L, 2, (lua_Integer)i) == LUA_TUSERDATA) {
+            lua_getiuservalue(L, -1, 1);
+            lua_rawseti(L, 1, ++n);
+        }
+        lua_pop(L, 1);
+    }
     lua_settop(L, 1);
     return 1;
 }
@@ -214,9 +228,7 @@ static child *check_child(lua_State *L) {
 static void note_end(lua_State *L, child *c) {
     c->exitcode = c->relative->proc.exitcode;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &CHILDREN);
-    lua_pushvalue(L, 1);
-    lua_pushnil(L);
-    lua_rawset(L, -3);
+    forget(L, c);
     lua_pop(L, 1);
 }
 
@@ -314,6 +326,13 @@ static int process_await(lua_State *L) {
     return 1;
 }
 
+/* tag() -> this participant's, for the two above */
+static int process_tag(lua_State *L) {
+    bind_open_runtime(L);
+    lua_pushinteger(L, mp_me->tag);
+    return 1;
+}
+
 /* pidfd(pid) -> descriptor that is readable when it has ended */
 static int process_pidfd(lua_State *L) {
     int fd = mp_child_pidfd((pid_t)luaL_checkinteger(L, 1));
@@ -349,15 +368,32 @@ static void open_child_class(lua_State *L) {
     lua_pop(L, 1);
 }
 
-/* A userdata in the registry that only has this metamethod. */
-static void keep_hook(lua_State *L, const char *key, const char *name,
-                      lua_CFunction hook) {
+/* Pushes a userdata that only has this metamethod. */
+static void push_hook(lua_State *L, const char *name, lua_CFunction hook) {
     lua_newuserdatauv(L, 0, 0);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, hook);
     lua_setfield(L, -2, name);
     lua_setmetatable(L, -2);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
+static void open_kit(lua_State *L) {
+    lua_createtable(L, KIT_SEED, 0);
+    push_hook(L, "__close", guard_close);
+    lua_rawseti(L, -2, KIT_GUARD);
+    lua_pushliteral(L, "exit");
+    lua_rawseti(L, -2, KIT_EXIT);
+    lua_pushcfunction(L, child_exit);
+    lua_rawseti(L, -2, KIT_CHILD_EXIT);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_getfield(L, -1, "os");
+    lua_rawseti(L, -3, KIT_OS);
+    if (lua_getfield(L, -1, "math") == LUA_TTABLE) {
+        lua_getfield(L, -1, "randomseed");
+        lua_rawseti(L, -4, KIT_SEED);
+    }
+    lua_pop(L, 2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &KIT);
 }
 
 static void open_at_exit(void) {
@@ -365,30 +401,19 @@ static void open_at_exit(void) {
     if (!done) done = atexit(end_process) == 0;
 }
 
-/* What a child needs of the standard library. */
-static void keep_library(lua_State *L) {
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-    lua_getfield(L, -1, "os");
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &LIBRARY_OS);
-    if (lua_getfield(L, -1, "math") == LUA_TTABLE) {
-        lua_getfield(L, -1, "randomseed");
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &SEED);
-    }
-    lua_pop(L, 2);
-}
-
 void bind_process_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"start", process_start}, {"active", process_active},
         {"methods", process_methods}, {"alive", process_alive},
-        {"await", process_await}, {"pidfd", process_pidfd},
-        {"parameters", process_parameters}, {NULL, NULL}};
+        {"await", process_await}, {"tag", process_tag},
+        {"pidfd", process_pidfd}, {"parameters", process_parameters},
+        {NULL, NULL}};
     open_child_class(L);
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &CHILDREN);
-    keep_library(L);
-    keep_hook(L, &GUARD, "__close", guard_close);
-    keep_hook(L, &SENTINEL, "__gc", end_state);
+    open_kit(L);
+    push_hook(L, "__gc", end_state);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &SENTINEL);
     open_at_exit();
     luaL_newlib(L, functions);
     lua_setfield(L, -2, "process");

@@ -8,6 +8,7 @@
 #include "bind/bind.h"
 #include "bind/core.h"
 #include "bind/message.h"
+#include "bind/queue.h"
 #include "data/queue.h"
 #include "mem/heap.h"
 #include "mem/object.h"
@@ -15,12 +16,12 @@
 enum { QUEUE, SIMPLE_QUEUE, JOINABLE_QUEUE, CLASSES };
 static const bind_class classes[CLASSES];
 
-static const char batch_key; /* its address: the metatable of batches */
-
-/* ---- self ------------------------------------------------------------------ */
+/* ---- self ----------------------------------------------------------- */
 
 static bool is_queue(const bind_object *o) {
-    return o && o->class >= classes && o->class < classes + CLASSES;
+    return o->class == &classes[QUEUE] ||
+           o->class == &classes[SIMPLE_QUEUE] ||
+           o->class == &classes[JOINABLE_QUEUE];
 }
 
 static int not_a_queue(lua_State *L, const char *fn) {
@@ -28,7 +29,7 @@ static int not_a_queue(lua_State *L, const char *fn) {
 }
 
 /* An open queue that may be used. */
-static bind_object *check_open(lua_State *L, bind_object *o) {
+bind_object *queue_check_open(lua_State *L, bind_object *o) {
     if (!mp_me) bind_open_runtime(L);
     if (!o->shm) bind_error(L, "StateError", "%s is closed", o->class->name);
     return o;
@@ -42,9 +43,9 @@ static bind_object *self_open_or_closed(lua_State *L, const char *fn) {
     return o;
 }
 
-static bind_object *self(lua_State *L, const char *fn) {
+bind_object *queue_self(lua_State *L, const char *fn) {
     bind_object *o = self_open_or_closed(L, fn);
-    return o->shm && mp_me ? o : check_open(L, o);
+    return o->shm && mp_me ? o : queue_check_open(L, o);
 }
 
 /* The deadline that Python's (block, timeout) at `arg` say. */
@@ -62,7 +63,7 @@ static mp_deadline try_timeout(lua_State *L, int arg, const char *fn) {
     return lua_isnoneornil(L, arg) ? MP_AT_ONCE : bind_deadline(L, arg, fn);
 }
 
-static int fail(lua_State *L, int r, const char *fn) {
+int queue_fail(lua_State *L, int r, const char *fn) {
     const char *kind = "StateError", *why;
     if (r == -EMFILE)
         why = "called from too many nested rebuilding functions";
@@ -73,10 +74,10 @@ static int fail(lua_State *L, int r, const char *fn) {
     return bind_error(L, kind, "%s: %s", fn, why);
 }
 
-/* ---- put --------------------------------------------------------------------- */
+/* ---- put ------------------------------------------------------------ */
 
 /* The encoded value as an item. */
-static mp_queue_item item_of(const message_form *form) {
+mp_queue_item queue_item_of(const message_form *form) {
     mp_queue_item item = {.tag = form->tag, .value = form->value};
     if (form->tag >= MESSAGE_NIL) {
         item.kind = MP_QUEUE_WORD;
@@ -104,8 +105,8 @@ static bool put_item(lua_State *L, bind_object *o, const mp_queue_item *item,
     }
     if (r > 0) return true;
     if (block) mp_free(block);
-    if (r == -EINTR) check_open(L, o);
-    if (r != -ETIMEDOUT) fail(L, r, fn);
+    if (r == -EINTR) queue_check_open(L, o);
+    if (r != -ETIMEDOUT) queue_fail(L, r, fn);
     return false;
 }
 
@@ -116,15 +117,15 @@ static bool put_value(lua_State *L, bind_object *o, mp_deadline deadline,
         return put_item(L, o, &item, deadline, fn);
     message_form form;
     message_encode(L, 2, "value", MP_QUEUE_INLINE, &form);
-    check_open(L, o); /* a hook of the pickler may have closed it */
-    item = item_of(&form);
+    queue_check_open(L, o); /* a hook of the pickler may have closed it */
+    item = queue_item_of(&form);
     bool done = put_item(L, o, &item, deadline, fn);
     message_release(L, &form);
     return done;
 }
 
 static bind_object *self_and_value(lua_State *L, const char *fn) {
-    bind_object *o = self(L, fn);
+    bind_object *o = queue_self(L, fn);
     if (lua_isnone(L, 2)) bind_argerror(L, fn, 2, "value", "any value");
     return o;
 }
@@ -158,117 +159,10 @@ static int queue_try_put(lua_State *L) {
     return done ? 1 : 2;
 }
 
-/* ---- put_many ----------------------------------------------------------------- */
-
-/* Encoded items on their way; blocks from `put` on are still ours. */
-typedef struct batch {
-    size_t n, put;
-    mp_queue_item items[];
-} batch;
-
-static int batch_gc(lua_State *L) {
-    batch *b = lua_touserdata(L, 1);
-    for (; b->put < b->n; b->put++)
-        if (b->items[b->put].kind == MP_QUEUE_BLOCK && mp_me)
-            mp_free(b->items[b->put].value);
-    return 0;
-}
-
-static batch *new_batch(lua_State *L, lua_Integer n) {
-    size_t most = (SIZE_MAX - sizeof(batch)) / sizeof(mp_queue_item);
-    if ((lua_Unsigned)n > most)
-        bind_error(L, "ValueError", "put_many: %I items are too many", n);
-    batch *b = lua_newuserdatauv(
-        L, sizeof *b + (size_t)n * sizeof(mp_queue_item), 0);
-    b->n = b->put = 0;
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &batch_key) != LUA_TTABLE) {
-        lua_pop(L, 1);
-        lua_createtable(L, 0, 1);
-        lua_pushcfunction(L, batch_gc);
-        lua_setfield(L, -2, "__gc");
-        lua_pushvalue(L, -1);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &batch_key);
-    }
-    lua_setmetatable(L, -2);
-    return b;
-}
-
-/* Encodes the value on top (popped). Its bytes become or stay a string in
-   the table at `anchors`, as item number i. */
-static void batch_add(lua_State *L, batch *b, int anchors, lua_Integer i) {
-    message_form form;
-    message_encode(L, -1, "value", MP_QUEUE_INLINE, &form);
-    b->items[b->n] = item_of(&form);
-    b->n++;
-    if (form.tag == MESSAGE_PACKED) {
-        mp_queue_item *item = &b->items[b->n - 1];
-        item->data = lua_pushlstring(L, form.data, form.length);
-        lua_rawseti(L, anchors, i);
-    } else if (form.tag == MESSAGE_STRING) {
-        lua_pushvalue(L, -1);
-        lua_rawseti(L, anchors, i);
-    }
-    message_release(L, &form);
-    lua_pop(L, 1);
-}
-
-/* Items of the list at `idx`: its field n, or its length. */
-static lua_Integer list_length(lua_State *L, int idx) {
-    lua_getfield(L, idx, "n");
-    int is_integer;
-    lua_Integer n = lua_tointegerx(L, -1, &is_integer);
-    lua_pop(L, 1);
-    if (!is_integer) n = luaL_len(L, idx);
-    return n > 0 ? n : 0;
-}
-
-/* How many are put before the deadline. */
-static size_t put_batch(lua_State *L, bind_object *o, batch *b,
-                        mp_deadline deadline) {
-    while (b->put < b->n) {
-        check_open(L, o);
-        int r = (int)mp_queue_put(o->shm, b->items + b->put,
-                                  b->n - b->put, &o->extra, deadline);
-        if (r > 0)
-            b->put += (size_t)r;
-        else if (r == -EINTR)
-            bind_interrupted(L);
-        else if (r == -ETIMEDOUT)
-            break;
-        else
-            fail(L, r, "put_many");
-    }
-    return b->put;
-}
-
-/* put_many(list [, timeout]): encodes all before it puts the first. Full has
-   `count`: how many were put. */
-static int queue_put_many(lua_State *L) {
-    bind_object *o = self(L, "put_many");
-    if (!lua_istable(L, 2)) bind_argerror(L, "put_many", 2, "list", "list");
-    mp_deadline deadline = bind_deadline(L, 3, "put_many");
-    lua_settop(L, 2);
-    lua_Integer n = list_length(L, 2);
-    lua_newtable(L);
-    batch *b = new_batch(L, n);
-    for (lua_Integer i = 1; i <= n; i++) {
-        lua_geti(L, 2, i);
-        batch_add(L, b, 3, i);
-    }
-    if (put_batch(L, o, b, deadline) == b->n) return 0;
-    bind_pusherror(L, "Full", "put_many: the queue is full");
-    lua_pushinteger(L, (lua_Integer)b->put);
-    lua_setfield(L, -2, "count");
-    lua_pushcfunction(L, batch_gc);
-    lua_pushvalue(L, 4);
-    lua_call(L, 1, 0);
-    return lua_error(L);
-}
-
-/* ---- get ---------------------------------------------------------------------- */
+/* ---- get ------------------------------------------------------------ */
 
 /* Pushes what an item holds. */
-static void push_item(lua_State *L, const mp_queue_item *item) {
+void queue_push_item(lua_State *L, const mp_queue_item *item) {
     int n = 1;
     if (item->kind == MP_QUEUE_WORD)
         message_push_scalar(L, item->tag, item->value);
@@ -279,17 +173,16 @@ static void push_item(lua_State *L, const mp_queue_item *item) {
     if (n != 1) lua_settop(L, lua_gettop(L) - n + 1);
 }
 
-/* Takes 1 to n items; 0 when there is none. */
-static size_t take(lua_State *L, bind_object *o, mp_queue_item *items,
-                   size_t n, void *buffer, size_t size, mp_deadline deadline,
-                   const char *fn) {
+size_t queue_take(lua_State *L, bind_object *o, mp_queue_item *items,
+                  size_t n, void *buffer, size_t size, mp_deadline deadline,
+                  const char *fn) {
     int r;
     while ((r = (int)mp_queue_get(o->shm, items, n, buffer, size, &o->extra,
                                   deadline)) == -EINTR) {
         bind_interrupted(L);
-        check_open(L, o);
+        queue_check_open(L, o);
     }
-    if (r < 0 && r != -ETIMEDOUT) fail(L, r, fn);
+    if (r < 0 && r != -ETIMEDOUT) queue_fail(L, r, fn);
     return r > 0 ? (size_t)r : 0;
 }
 
@@ -298,34 +191,35 @@ static bool get_value(lua_State *L, bind_object *o, mp_deadline deadline,
                       const char *fn) {
     unsigned char buffer[MP_QUEUE_INLINE];
     mp_queue_item item;
-    if (!take(L, o, &item, 1, buffer, sizeof buffer, deadline, fn))
+    if (!queue_take(L, o, &item, 1, buffer, sizeof buffer, deadline, fn))
         return false;
-    push_item(L, &item);
+    queue_push_item(L, &item);
     return true;
 }
 
-static int empty(lua_State *L, const char *fn) {
+int queue_raise_empty(lua_State *L, const char *fn) {
     return bind_error(L, "Empty", "%s: the queue is empty", fn);
 }
 
 /* get([block [, timeout]]) -> value */
 static int queue_get(lua_State *L) {
-    bind_object *o = self(L, "get");
+    bind_object *o = queue_self(L, "get");
     mp_deadline deadline = block_timeout(L, 2, "get");
-    if (!get_value(L, o, deadline, "get")) empty(L, "get");
+    if (!get_value(L, o, deadline, "get")) queue_raise_empty(L, "get");
     return 1;
 }
 
 /* get_nowait() -> value */
 static int queue_get_nowait(lua_State *L) {
-    bind_object *o = self(L, "get_nowait");
-    if (!get_value(L, o, MP_AT_ONCE, "get_nowait")) empty(L, "get_nowait");
+    bind_object *o = queue_self(L, "get_nowait");
+    if (!get_value(L, o, MP_AT_ONCE, "get_nowait"))
+        queue_raise_empty(L, "get_nowait");
     return 1;
 }
 
 /* try_get([timeout]) -> true, value | false, "Empty" */
 static int queue_try_get(lua_State *L) {
-    bind_object *o = self(L, "try_get");
+    bind_object *o = queue_self(L, "try_get");
     mp_deadline deadline = try_timeout(L, 2, "try_get");
     lua_settop(L, 1);
     lua_pushboolean(L, true);
@@ -335,97 +229,25 @@ static int queue_try_get(lua_State *L) {
     return 2;
 }
 
-/* ---- get_many ------------------------------------------------------------------ */
-
-enum { MANY = 64, MANY_BYTES = 4 * MP_QUEUE_INLINE };
-
-typedef struct many {
-    bind_object *o;
-    lua_Integer n, most; /* items in the list; wanted */
-    mp_deadline deadline;
-} many;
-
-/* One batch into the list at index 2; 0 when the queue is empty. */
-static size_t take_batch(lua_State *L, many *m) {
-    unsigned char buffer[MANY_BYTES];
-    mp_queue_item items[MANY];
-    lua_Integer wanted = m->most - m->n;
-    size_t n = take(L, m->o, items, wanted < MANY ? (size_t)wanted : MANY,
-                    buffer, sizeof buffer,
-                    m->n > 0 ? MP_AT_ONCE : m->deadline, "get_many");
-    for (size_t i = 0; i < n; i++) {
-        push_item(L, &items[i]);
-        lua_rawseti(L, 2, m->n + 1);
-        m->n++;
-    }
-    return n;
-}
-
-static int fill(lua_State *L) {
-    many *m = lua_touserdata(L, 1);
-    while (m->n < m->most && m->o->shm && take_batch(L, m) > 0) {
-    }
-    return 0;
-}
-
-static void set_length(lua_State *L, int list, lua_Integer n) {
-    lua_pushinteger(L, n);
-    lua_setfield(L, list, "n");
-}
-
-/* Raises the error on top, which came when the list at index 3 had `n` items:
-   they must not be lost, so the error carries them as `items`. */
-static int fail_with_items(lua_State *L, lua_Integer n) {
-    if (n == 0) return lua_error(L);
-    set_length(L, 3, n);
-    if (!lua_istable(L, -1)) {
-        bind_pusherror(L, "PicklingError", "get_many: %s",
-                       luaL_tolstring(L, -1, NULL));
-        lua_pushvalue(L, -3);
-        lua_setfield(L, -2, "value");
-    }
-    lua_pushliteral(L, "items");
-    lua_pushvalue(L, 3);
-    lua_rawset(L, -3);
-    return lua_error(L);
-}
-
-/* get_many(max [, timeout]) -> list with n; at least one item, or Empty. An
-   error in rebuilding an item has the items before it as `items`. */
-static int queue_get_many(lua_State *L) {
-    many m = {.o = self(L, "get_many")};
-    m.most = bind_integer(L, 2, "get_many", "max", 1, LUA_MAXINTEGER);
-    m.deadline = bind_deadline(L, 3, "get_many");
-    lua_settop(L, 2);
-    lua_newtable(L);
-    lua_pushcfunction(L, fill);
-    lua_pushlightuserdata(L, &m);
-    lua_pushvalue(L, 3);
-    if (lua_pcall(L, 2, 0, 0) != LUA_OK) return fail_with_items(L, m.n);
-    if (m.n == 0) return empty(L, "get_many");
-    set_length(L, 3, m.n);
-    return 1;
-}
-
-/* ---- state ---------------------------------------------------------------------- */
+/* ---- state ---------------------------------------------------------- */
 
 /* qsize() -> integer */
 static int queue_qsize(lua_State *L) {
-    bind_object *o = self(L, "qsize");
+    bind_object *o = queue_self(L, "qsize");
     lua_pushinteger(L, (lua_Integer)mp_queue_size(o->shm));
     return 1;
 }
 
 /* empty() -> boolean */
 static int queue_empty(lua_State *L) {
-    bind_object *o = self(L, "empty");
+    bind_object *o = queue_self(L, "empty");
     lua_pushboolean(L, mp_queue_size(o->shm) == 0);
     return 1;
 }
 
 /* full() -> boolean */
 static int queue_full(lua_State *L) {
-    bind_object *o = self(L, "full");
+    bind_object *o = queue_self(L, "full");
     const mp_queue_shm *q = o->shm;
     lua_pushboolean(L, q->maxsize > 0 && mp_queue_size(q) >= q->maxsize);
     return 1;
@@ -458,7 +280,7 @@ static int queue_cancel_join_thread(lua_State *L) {
 
 /* task_done(): an item that was taken is worked off. */
 static int queue_task_done(lua_State *L) {
-    bind_object *o = self(L, "task_done");
+    bind_object *o = queue_self(L, "task_done");
     if (mp_queue_done(o->shm) < 0)
         bind_error(L, "ValueError", "task_done() called too many times");
     return 0;
@@ -466,18 +288,18 @@ static int queue_task_done(lua_State *L) {
 
 /* join([timeout]) -> boolean: was each item put worked off? */
 static int queue_join(lua_State *L) {
-    bind_object *o = self(L, "join");
+    bind_object *o = queue_self(L, "join");
     mp_deadline deadline = bind_deadline(L, 2, "join");
     int r;
     while ((r = mp_queue_join(o->shm, deadline)) == -EINTR) {
         bind_interrupted(L);
-        check_open(L, o);
+        queue_check_open(L, o);
     }
     lua_pushboolean(L, r == 0);
     return 1;
 }
 
-/* ---- classes --------------------------------------------------------------------- */
+/* ---- classes -------------------------------------------------------- */
 
 #define COMMON                                                              \
     {"put", queue_put}, {"get", queue_get}, {"try_put", queue_try_put},     \

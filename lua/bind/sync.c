@@ -65,9 +65,12 @@ int bind_acquire(lua_State *L, bind_self self, const bind_lockable *how) {
 
 /* ---- guards ---------------------------------------------------------------- */
 
-/* Holds from its making until it is closed, for the participant `tag`: a
-   copy of it in a forked child holds nothing. Its user value is the object. */
+/* Holds from its arming until it is closed, for the participant `tag`: a
+   copy of it in a forked child holds nothing. Its user value is the object,
+   whose user value is the last guard made, to be used again when it is free:
+   so a guard in a loop costs no memory. */
 typedef struct guard {
+    const void *kind; /* &guard_metatable */
     const bind_object *of;
     const bind_lockable *how; /* NULL: it does not hold (any more) */
     uint32_t tag;
@@ -75,12 +78,15 @@ typedef struct guard {
 
 static const char guard_metatable; /* its address is the registry's key */
 
+static bool holds(const guard *g) {
+    return g->how && mp_me && mp_me->tag == g->tag && g->of->shm;
+}
+
 /* 0 when there was nothing to release. */
 static int disarm(guard *g) {
-    const bind_lockable *how = g->how;
+    int r = holds(g) ? g->how->release(g->of->shm) : 0;
     g->how = NULL;
-    if (!how || !mp_me || mp_me->tag != g->tag || !g->of->shm) return 0;
-    return how->release(g->of->shm);
+    return r;
 }
 
 static int guard_close(lua_State *L) {
@@ -96,16 +102,36 @@ static int guard_gc(lua_State *L) {
     return 0;
 }
 
-int bind_guard(lua_State *L, bind_self self, const bind_lockable *how) {
-    const bind_object *o = self(L, 1);
-    lua_settop(L, 1);
+/* Pushes the last guard of the object at 1, if it is free; else nothing. */
+static guard *push_free_guard(lua_State *L) {
+    lua_getiuservalue(L, 1, 1);
+    guard *g = lua_touserdata(L, -1);
+    if (g && lua_rawlen(L, -1) == sizeof *g && g->kind == &guard_metatable &&
+        !holds(g))
+        return g;
+    lua_pop(L, 1);
+    return NULL;
+}
+
+static guard *push_new_guard(lua_State *L, const bind_object *o) {
     guard *g = lua_newuserdatauv(L, sizeof *g, 1);
-    *g = (guard){o, NULL, mp_me->tag};
+    *g = (guard){&guard_metatable, o, NULL, 0};
     lua_rawgetp(L, LUA_REGISTRYINDEX, &guard_metatable);
     lua_setmetatable(L, -2);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, 1, 1);
+    return g;
+}
+
+int bind_guard(lua_State *L, bind_self self, const bind_lockable *how) {
+    const bind_object *o = self(L, 1);
+    lua_settop(L, 1);
+    guard *g = push_free_guard(L);
+    if (!g) g = push_new_guard(L, o);
     bool abandoned = bind_acquire_now(L, 1, self, how);
+    g->tag = mp_me->tag;
     g->how = how;
     return push_abandoned(L, 1, abandoned);
 }

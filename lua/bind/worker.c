@@ -21,6 +21,7 @@ typedef struct worker {
     uint32_t id; /* from 1 */
     uint32_t owner;
     mp_range range;
+    mp_cell_shm *in, *out; /* the job's cells, in this process */
     uint64_t at;
     int phase;
     int functions; /* entries in the cache */
@@ -80,21 +81,27 @@ static int unpack_item(lua_State *L) {
 }
 
 /* Pushes item i's arguments; returns how many. */
-static int push_arguments(lua_State *L, const mp_job_shm *job, uint64_t i) {
+static int push_arguments(lua_State *L, const worker *w, uint64_t i) {
+    const mp_job_shm *job = w->range.job;
     if (job->source == MP_JOB_RANGE) {
         lua_pushinteger(L, (lua_Integer)((uint64_t)job->start +
                                          i * (uint64_t)job->step));
         return 1;
     }
-    const mp_cell_shm *cell = mp_job_in(job, i);
-    unsigned tag = (unsigned)(cell->mark & 0xff);
+    const mp_cell_shm *cell = &w->in[i & (job->window - 1)];
+    uint64_t value = mp_cell_value(cell);
+    unsigned tag = (unsigned)(atomic_load_explicit(&cell->mark,
+                                                   memory_order_relaxed) &
+                              0xff);
     int n = 1;
-    if (tag == MP_CELL_EMPTY)
+    if (tag == MESSAGE_INTEGER)
+        lua_pushinteger(L, (lua_Integer)value);
+    else if (tag == MP_CELL_EMPTY)
         n = 0;
     else if (tag == MP_CELL_BLOCK)
-        n = message_push(L, cell->value);
+        n = message_push(L, value);
     else
-        message_push_scalar(L, (uint8_t)tag, cell->value);
+        message_push_scalar(L, (uint8_t)tag, value);
     return job->shape == SHAPE_STAR ? unpack_item(L) : n;
 }
 
@@ -103,7 +110,10 @@ static void store_result(lua_State *L, worker *w, int first) {
     int n = lua_gettop(L) - first + 1;
     uint8_t tag;
     uint64_t value;
-    if (n == 1 && message_scalar(L, first, &tag, &value))
+    if (n == 1 && lua_isinteger(L, first))
+        mp_cell_store(&w->out[w->at & (job->window - 1)], w->at,
+                      MESSAGE_INTEGER, (uint64_t)lua_tointeger(L, first));
+    else if (n == 1 && message_scalar(L, first, &tag, &value))
         mp_worker_result(job, w->at, tag, value);
     else if (n == 0)
         mp_worker_result(job, w->at, MP_CELL_EMPTY, 0);
@@ -123,7 +133,7 @@ static int run_range(lua_State *L) {
         if (mp_job_cancelled(job)) continue;
         w->phase = PHASE_ARGUMENT;
         lua_pushvalue(L, 2);
-        int n = push_arguments(L, job, w->at);
+        int n = push_arguments(L, w, w->at);
         w->phase = PHASE_CALL;
         lua_call(L, n, job->shape == SHAPE_APPLY ? LUA_MULTRET : 1);
         w->phase = PHASE_RESULT;
@@ -192,6 +202,8 @@ static void fail_item(lua_State *L, worker *w) {
 
 static void work_off(lua_State *L, worker *w) {
     w->at = w->range.low;
+    w->in = mp_job_in(w->range.job, 0);
+    w->out = mp_job_out(w->range.job, 0);
     while (w->at < w->range.high) {
         lua_pushcfunction(L, traceback);
         lua_pushcfunction(L, run_range);

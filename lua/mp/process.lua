@@ -19,11 +19,11 @@ local FIELDS <const> = {
     daemon = true,
 }
 
--- This process: its object, how many processes it has made, and its parent
--- (nil in the main process). A child replaces them; its parent's object is
--- made when asked for: what a small job does not need, it does not pay.
-local current, made = nil, 0
-local parent, parent_name, parent_pid, parent_tag
+-- This process: its object, how many processes it has made, what its
+-- children know of it, and its parent's object. In one table, and the latter
+-- two made when asked for: a child writes to few of its pages, since each
+-- costs it more than the whole of a small job.
+local this = {process = false, made = 0, card = false, parent = false}
 
 local Process = class.root(class.new("Process"))
 M.Process = Process
@@ -60,13 +60,16 @@ end
 --- What every process object has, also one whose class has an init of its
 -- own that does not call this one's.
 function Process:_construct(...)
-    made = made + 1
-    local above = current._path
+    local made, above = this.made + 1, this.process._path
+    this.made = made
     local object = setmetatable({
         _number = made,
         _path = above and above .. ":" .. made or made,
         _creator = core.getpid(),
-        _daemon = current._daemon,
+        _daemon = this.process._daemon,
+        _card = false, -- its parent's, once started
+        _child = false,
+        _target = false,
         _args = NO_ARGS,
     }, self)
     object:init(...)
@@ -105,9 +108,13 @@ function Process:init(...)
             "Process: group argument must be nil for now, got %s",
             errors._show(o.group))
     end
-    self._target = o.target
+    if o.target ~= nil then
+        self._target = o.target
+    end
     self._args = call.copy_args("Process", o.args)
-    self._kwargs = call.copy_kwargs("Process", o.kwargs)
+    if o.kwargs ~= nil then
+        self._kwargs = call.copy_kwargs("Process", o.kwargs)
+    end
     if o.name ~= nil and check_name(o.name) ~= "" then
         self._name = o.name
     end
@@ -122,7 +129,7 @@ end
 -- Called directly, it runs in the caller. Raises what the target raises.
 function Process:run()
     local target = self._target
-    if target == nil then
+    if not target then
         return
     end
     local args = call.bind(target, self._args, self._kwargs)
@@ -151,7 +158,7 @@ local function report(e)
         text = text:sub(1, -#below - 1)
     end
     io.stdout:flush()
-    io.stderr:write("Process " .. current.name .. ":\n" .. text .. "\n")
+    io.stderr:write("Process " .. this.process.name .. ":\n" .. text .. "\n")
 end
 
 --- A parent, known by its participant's tag.
@@ -176,20 +183,12 @@ function Parent:__tostring()
         self.pid)
 end
 
---- Makes this (new) process what `object` describes.
+--- Makes this new process what `object` describes: a pool's worker, say.
 ---@param object table a Process object
----@param name string the parent's
----@param pid integer the parent's
----@param tag integer the parent's participant
-function M._become(object, name, pid, tag)
-    current, made = object, 0
-    parent, parent_name, parent_pid, parent_tag = nil, name, pid, tag
-end
-
---- Called first in a child; returns what it is to call.
-local function begin(self, pid, tag)
-    M._become(self, current.name, pid, tag)
-    return self.run
+---@return function its run
+function M._become(object)
+    this.process, this.made, this.card, this.parent = object, 0, false, false
+    return object.run
 end
 
 -- In the parent -------------------------------------------------------------
@@ -211,6 +210,16 @@ local function check_child(self, what)
     return self._child
 end
 
+--- What a child is to know of this process.
+---@return table {process = Process object, pid, tag}
+function M._card()
+    if not this.card then
+        this.card = {process = this.process, pid = core.getpid(),
+            tag = core.process.tag()}
+    end
+    return this.card
+end
+
 --- Starts the child, which calls run(). Returns in the parent only.
 -- Raises StateError: twice, in another process, closed; OSError.
 function Process:start()
@@ -220,10 +229,14 @@ function Process:start()
     elseif self._creator ~= core.getpid() then
         misuse("can only start a process object created by current process")
     end
-    self._child = core.process.start(begin, report, self, self._daemon)
+    self._card = M._card()
+    self._child = core.process.start(M._become, report, self, self._daemon)
     -- What it works on lives as long as the child needs it, not as long as
     -- somebody keeps this object.
-    self._target, self._args, self._kwargs = nil, nil, nil
+    self._target, self._args = false, NO_ARGS
+    if self._kwargs then
+        self._kwargs = nil
+    end
 end
 
 --- Waits for the end of the child.
@@ -239,12 +252,12 @@ end
 -- Raises StateError: another process's, closed.
 function Process:is_alive()
     check_open(self)
-    if self == current then
+    if self == this.process then
         return true
     elseif self._creator ~= core.getpid() then
         misuse("can only test a child process")
     end
-    return self._child ~= nil and not self._child:poll()
+    return self._child and not self._child:poll()
 end
 
 --- Sends SIGTERM, which ends it unless it has a handler. Its own children
@@ -304,17 +317,17 @@ function Process._get:daemon()
 end
 
 function Process._set:daemon(daemon)
-    if self._child or self == current then
+    if self._child or self == this.process then
         misuse("process has already started")
     end
     self._daemon = check_daemon(daemon)
 end
 
 local function pid_of(self)
-    if self == current then
+    if self == this.process then
         return core.getpid()
     end
-    return self._child and self._child:pid()
+    return self._child and self._child:pid() or nil
 end
 
 function Process._get:pid()
@@ -327,7 +340,7 @@ Process._get.ident = Process._get.pid
 --- nil before the start, while it runs, and when somebody else took it.
 function Process._get:exitcode()
     check_open(self)
-    if self == current or not self._child or not self._child:mine() then
+    if self == this.process or not self._child or not self._child:mine() then
         return nil
     end
     local _, code = self._child:poll()
@@ -353,7 +366,7 @@ local SIGNALS <const> = {
 
 --- initial, started, stopped, closed, unknown (another process's).
 local function status(self)
-    if self == current then
+    if self == this.process then
         return "started"
     elseif self._closed then
         return "closed"
@@ -394,20 +407,21 @@ end
 -- started by mp.
 ---@return table a Process object
 function M.current_process()
-    return current
+    return this.process
 end
 
 --- The process that started this one: fields pid, name, methods is_alive,
 -- join; nil in the main process.
 ---@return table|nil
 function M.parent_process()
-    if parent_tag and not parent then
-        parent = setmetatable({
-            name = parent_name, pid = parent_pid, ident = parent_pid,
-            _tag = parent_tag,
+    local card = this.process._card
+    if card and not this.parent then
+        this.parent = setmetatable({
+            name = card.process.name, pid = card.pid, ident = card.pid,
+            _tag = card.tag,
         }, Parent)
     end
-    return parent
+    return this.parent or nil
 end
 
 --- This process's children that run. Those that have ended are joined.
@@ -425,13 +439,14 @@ end
 ---@param name string
 ---@param daemon boolean
 ---@param path string|nil what its children's names begin with
+---@param card table|nil what its parent's _card() said
 ---@return table a Process object
-function M._describe(name, daemon, path)
+function M._describe(name, daemon, path, card)
     return setmetatable({
-        _name = name, _daemon = daemon, _path = path,
+        _name = name, _daemon = daemon, _path = path, _card = card,
     }, Process)
 end
 
-current = M._describe("MainProcess", false)
+this.process = M._describe("MainProcess", false)
 
 return M

@@ -78,7 +78,7 @@ static inline uint64_t record_size(uint8_t kind, uint32_t length) {
                : STEP;
 }
 
-/* ---- hands --------------------------------------------------------------- */
+/* ---- hands ---------------------------------------------------------- */
 
 static int hands_free(void) {
     int n = 0;
@@ -104,7 +104,7 @@ static void free_from(int hand) {
     mp_hand_drop(hand);
 }
 
-/* ---- the producers' end, under put_lock ---------------------------------- */
+/* ---- the producers' end, under put_lock ----------------------------- */
 
 /* What a put is about to commit: `n` items up to `place`.
    block, segment   hands they come from, -1 = none */
@@ -217,7 +217,7 @@ static size_t put_locked(mp_queue_shm *q, const mp_queue_item *items,
     return i;
 }
 
-/* ---- the consumers' end, under get_lock ------------------------------------ */
+/* ---- the consumers' end, under get_lock ----------------------------- */
 
 /* Items that are there; 0 = none. */
 static uint64_t available(mp_queue_shm *q, uint64_t gets) {
@@ -321,7 +321,7 @@ static ssize_t get_locked(mp_queue_shm *q, mp_queue_item *items, size_t n,
     return (ssize_t)i;
 }
 
-/* ---- waiting ----------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------- */
 
 static bool has_item(const mp_queue_shm *q) {
     /* In this order, so that an item is never missed. */
@@ -392,7 +392,7 @@ static int await(const mp_queue_shm *q, bool (*ready)(const mp_queue_shm *),
     return r;
 }
 
-/* ---- putting and getting -------------------------------------------------- */
+/* ---- putting and getting -------------------------------------------- */
 
 ssize_t mp_queue_put(mp_queue_shm *q, const mp_queue_item *items, size_t n,
                      uint32_t *patience, mp_deadline deadline) {
@@ -446,7 +446,7 @@ uint64_t mp_queue_size(const mp_queue_shm *q) {
     }
 }
 
-/* ---- tasks -------------------------------------------------------------------- */
+/* ---- tasks ---------------------------------------------------------- */
 
 int mp_queue_done(mp_queue_shm *q) {
     uint64_t dones = acquire(&q->dones);
@@ -468,7 +468,7 @@ int mp_queue_join(mp_queue_shm *q, mp_deadline deadline) {
     return 0;
 }
 
-/* ---- life and death ------------------------------------------------------------ */
+/* ---- life and death ------------------------------------------------- */
 
 /* Only one runs at a time, and nobody else uses the queue; but it may die
    anywhere, and the next one goes on. So items leave as they always do. */
@@ -491,13 +491,13 @@ static void queue_destroy(void *object) {
 }
 
 /* It may have died between a commit and the wake that follows, or have been
-   woken in the place of another. */
+   woken in the place of another; so all look, whoever announced. */
 static void queue_on_death(void *object, uint32_t dead_tag) {
     mp_queue_shm *q = object;
     (void)dead_tag;
-    mp_wait_notify(&q->not_empty, INT_MAX);
-    mp_wait_notify(&q->not_full, INT_MAX);
-    mp_wait_notify(&q->all_done, INT_MAX);
+    mp_wait_notify_slow(&q->not_empty, INT_MAX);
+    mp_wait_notify_slow(&q->not_full, INT_MAX);
+    mp_wait_notify_slow(&q->all_done, INT_MAX);
 }
 
 void mp_queue_declare(void) {

@@ -112,6 +112,16 @@ int mp_cond_wait_sleep(mp_cond_wait *wait, mp_deadline deadline) {
     }
 }
 
+int mp_cond_wait_relock(mp_cond_shm *cond, mp_cond_wait *wait) {
+    int r = mp_lock_acquire(mp_cond_lock(cond), MP_FOREVER);
+    if (r >= 0 && cond->recursive) {
+        mp_rlock_shm *rlock = mp_at(cond->lock_at);
+        atomic_store_explicit(&rlock->count, wait->depth,
+                              memory_order_relaxed);
+    }
+    return r;
+}
+
 bool mp_cond_wait_end(mp_cond_shm *cond, mp_cond_wait *wait, bool pass_on) {
     mp_waiter out;
     mp_mutex_lock(&cond->waiters.mutex);
@@ -121,16 +131,6 @@ bool mp_cond_wait_end(mp_cond_shm *cond, mp_cond_wait *wait, bool pass_on) {
     wake(next);
     mp_waiter_free(&out);
     return notified;
-}
-
-int mp_cond_wait_relock(mp_cond_shm *cond, mp_cond_wait *wait) {
-    int r = mp_lock_acquire(mp_cond_lock(cond), MP_FOREVER);
-    if (r >= 0 && cond->recursive) {
-        mp_rlock_shm *rlock = mp_at(cond->lock_at);
-        atomic_store_explicit(&rlock->count, wait->depth,
-                              memory_order_relaxed);
-    }
-    return r;
 }
 
 /* ---- notifying ------------------------------------------------------------ */
@@ -186,13 +186,23 @@ static bool bury_one(mp_cond_shm *cond, uint32_t dead_tag) {
     return true;
 }
 
+/* Did the dead one hold the lock? If it is another object's, that may have
+   been told before us, and has it marked. */
+static bool held_by(mp_cond_shm *cond, uint32_t dead_tag) {
+    uint32_t word = atomic_load_explicit(&mp_cond_lock(cond)->word,
+                                         memory_order_relaxed);
+    return (word & MP_TAG_MASK) == dead_tag || (word & MP_LOCK_LEFT);
+}
+
 static void on_death(void *object, uint32_t dead_tag) {
     mp_cond_shm *cond = object;
+    if (!cond->lock_at) return; /* its maker died making it */
+    if (held_by(cond, dead_tag)) wake(notify_one(cond));
     mp_mutex_lock(&cond->waiters.mutex);
     while (bury_one(cond, dead_tag)) {
     }
     mp_mutex_unlock(&cond->waiters.mutex);
-    if (cond->lock_at) mp_lock_bury(mp_cond_lock(cond), dead_tag);
+    mp_lock_bury(mp_cond_lock(cond), dead_tag);
 }
 
 static void destroy(void *object) {

@@ -1,15 +1,16 @@
 /* Conditions: to wait, with a lock given up meanwhile, until notified.
 
    Invariant: a notify goes to the one that has waited longest and lives;
-   none is lost: a waiter that dies, or leaves by an error, with a notify that
-   it did not use passes it on.
+   none is lost: a waiter that dies before it has the lock back, or leaves by
+   an error, passes its notify on. The death of one that holds the lock
+   counts as a notify: what was it about to do?
 
    A wait has stages, so that the caller's interpreter can run between them:
        mp_cond_wait_begin                     the lock is released
        mp_cond_wait_sleep   while -EINTR
-       mp_cond_wait_end                       says whether notified
        mp_cond_wait_relock  while -EINTR      held as it was before
-   Once begun, all the others must be called.
+       mp_cond_wait_end                       says whether notified
+   Once begun, the last must be called, and the one before it should be.
 
    The lock is the condition's own RLock, or one of another object, which the
    condition holds (mem/object.h) as long as it lives.
@@ -51,12 +52,12 @@ int mp_cond_wait_begin(mp_cond_shm *cond, mp_cond_wait *wait);
 /* 0: notified; -ETIMEDOUT; -EINTR as in sync/wait.h. */
 int mp_cond_wait_sleep(mp_cond_wait *wait, mp_deadline deadline);
 
+/* Takes the lock as often as before; as mp_lock_acquire, for ever. */
+int mp_cond_wait_relock(mp_cond_shm *cond, mp_cond_wait *wait);
+
 /* Leaves the waiters, and says whether it was notified; with `pass_on`, the
    notify goes to another. */
 bool mp_cond_wait_end(mp_cond_shm *cond, mp_cond_wait *wait, bool pass_on);
-
-/* Takes the lock as often as before; as mp_lock_acquire, for ever. */
-int mp_cond_wait_relock(mp_cond_shm *cond, mp_cond_wait *wait);
 
 /* Notifies up to n waiters. 0; -EPERM: the caller does not hold the lock. */
 int mp_cond_notify(mp_cond_shm *cond, uint32_t n);

@@ -13,8 +13,8 @@
 enum {
     TARGET_NS = 200000,    /* what a claim by duration should take */
     SLOW_NS = 50000,       /* a claim as long as this is worth a wake */
-    WORKER_SPIN_NS = 30000,
-    CALLER_SPIN_NS = 20000
+    MOST_PATIENCE_NS = 30000, /* about what waking another processor costs */
+    LEAST_PATIENCE_NS = 500
 };
 
 /* ---- cells -------------------------------------------------------------------- */
@@ -40,6 +40,17 @@ static void free_cells(uint64_t offset, uint64_t n) {
         if (tag == MP_CELL_BLOCK || tag == MP_CELL_ERROR)
             mp_free(mp_get(&cells[i].value));
     }
+}
+
+/* ---- spinning ------------------------------------------------------------------ */
+
+/* Spinning pays where another processor answers soon, and takes from those
+   who work where it does not: so a lost bet halves the next stake, and a won
+   one doubles it. */
+static void learn_patience(uint32_t *patience, bool won) {
+    uint32_t ns = won ? *patience * 2 : *patience / 2;
+    if (ns < LEAST_PATIENCE_NS) ns = LEAST_PATIENCE_NS;
+    *patience = ns > MOST_PATIENCE_NS ? MOST_PATIENCE_NS : ns;
 }
 
 /* ---- adding and dropping --------------------------------------------------------- */
@@ -208,16 +219,24 @@ static bool ready(const mp_pool_shm *pool, const mp_job_shm *job,
            mp_pool_state(pool) >= MP_POOL_TERMINATE;
 }
 
+static bool spin_for_result(mp_pool_shm *pool, const mp_job_shm *job,
+                            uint64_t mark, uint64_t i) {
+    int64_t end = mp_now_ns() + pool->patience;
+    bool found;
+    do {
+        for (int k = 0; k < 20; k++) mp_cpu_relax();
+        found = ready(pool, job, mark, i);
+    } while (!found && mp_now_ns() < end);
+    learn_patience(&pool->patience, found);
+    return found;
+}
+
 int mp_job_wait(mp_pool_shm *pool, mp_job_shm *job, uint64_t mark,
                 uint64_t i, mp_deadline deadline) {
     if (ready(pool, job, mark, i)) return 0;
-    if (mp_cpu_several() && !mp_deadline_passed(deadline)) {
-        int64_t end = mp_now_ns() + CALLER_SPIN_NS;
-        do {
-            for (int k = 0; k < 50; k++) mp_cpu_relax();
-            if (ready(pool, job, mark, i)) return 0;
-        } while (mp_now_ns() < end);
-    }
+    if (mp_cpu_several() && !mp_deadline_passed(deadline) &&
+        spin_for_result(pool, job, mark, i))
+        return 0;
     atomic_store_explicit(&job->mark, mark, memory_order_relaxed);
     uint32_t crew = atomic_load(&pool->crew);
     uint32_t seen = mp_wait_announce(&pool->done);
@@ -402,18 +421,20 @@ static bool changed(mp_pool_shm *pool, uint64_t posted) {
 
 /* At most one idle worker spins: the others would take the processor from
    those who work. */
-static bool spin_for_work(mp_pool_shm *pool, uint64_t posted) {
+static bool spin_for_work(mp_pool_shm *pool, mp_worker_shm *w,
+                          uint64_t posted) {
     uint32_t spinner = atomic_load(&pool->spinning);
     if (!mp_cpu_several() || (spinner && mp_tag_alive(spinner)) ||
         !atomic_compare_exchange_strong(&pool->spinning, &spinner,
                                         mp_me->tag))
         return false;
-    int64_t end = mp_now_ns() + WORKER_SPIN_NS;
+    int64_t end = mp_now_ns() + w->patience;
     bool found;
     do {
-        for (int k = 0; k < 50; k++) mp_cpu_relax();
+        for (int k = 0; k < 20; k++) mp_cpu_relax();
         found = changed(pool, posted);
     } while (!found && mp_now_ns() < end);
+    learn_patience(&w->patience, found);
     atomic_store(&pool->spinning, 0);
     return found;
 }
@@ -443,7 +464,7 @@ int mp_worker_claim(mp_pool_shm *pool, uint32_t index, mp_range *range) {
             *range = (mp_range){p.job, p.low, p.high};
             return 0;
         }
-        if (spin_for_work(pool, posted)) continue;
+        if (spin_for_work(pool, w, posted)) continue;
         r = sleep_for_work(pool, posted);
         slept = true;
         if (r == -EINTR) return r;
@@ -459,9 +480,7 @@ void mp_worker_result(const mp_job_shm *job, uint64_t i, unsigned tag,
         hand = mp_hand_take(value, &cell->mark, mark);
         mp_publish(value);
     }
-    atomic_store_explicit(&cell->value, value, memory_order_relaxed);
-    /* Release pairs with the acquire in mp_job_result. */
-    atomic_store_explicit(&cell->mark, mark, memory_order_release);
+    mp_cell_store(cell, i, tag, value);
     if (hand >= 0) mp_hand_drop(hand);
 }
 

@@ -36,6 +36,19 @@ typedef struct mp_cell_shm {
     _Atomic uint64_t value;
 } mp_cell_shm;
 
+static inline uint64_t mp_cell_value(const mp_cell_shm *cell) {
+    return atomic_load_explicit(&cell->value, memory_order_relaxed);
+}
+
+/* Item i's result, when it is a scalar. */
+static inline void mp_cell_store(mp_cell_shm *cell, uint64_t i, unsigned tag,
+                                 uint64_t value) {
+    atomic_store_explicit(&cell->value, value, memory_order_relaxed);
+    /* Release pairs with the acquire in mp_job_result. */
+    atomic_store_explicit(&cell->mark, (i + 1) << 8 | tag,
+                          memory_order_release);
+}
+
 enum {
     MP_CELL_OWN = 0xf0,   /* tags from here are ours: */
     MP_CELL_BLOCK = 0xf0, /* value: ref of a message block */
@@ -59,7 +72,8 @@ typedef struct mp_claim_shm {
 /* tag and pid by the crew, when it forks; `ready` by the worker. */
 typedef struct mp_worker_shm {
     mp_claim_shm claim;
-    _Atomic uint32_t tag, pid, ready, reserved;
+    _Atomic uint32_t tag, pid, ready;
+    uint32_t patience;   /* how long it spins for work (ns); its own */
     uint64_t claimed_ns; /* when its claim began; its own */
     uint64_t items;      /* how many it has run; its own */
     uint64_t padding[7];

@@ -32,7 +32,7 @@ typedef struct mp_function_shm {
    orphans   claims whose worker died
    posted    counts the caller's changes that may make work (caller)
    work      idle workers sleep here; spinning: tag of the one that spins
-   done      the caller sleeps here
+   done      the caller sleeps here; patience: how long it spins first (ns)
    Repair: all changes of more than one word are records under `lock`. */
 struct mp_pool_shm {
     uint32_t workers, caller;
@@ -48,6 +48,7 @@ struct mp_pool_shm {
     _Atomic uint32_t spinning;
     alignas(128) _Atomic uint64_t posted;
     alignas(128) mp_wait_shm done;
+    uint32_t patience;
     alignas(128) mp_worker_shm worker[];
 };
 _Static_assert(sizeof(mp_cell_shm) == 16, "cells are packed");

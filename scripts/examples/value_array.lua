@@ -13,7 +13,7 @@ local function job(v)
 end
 
 print(show(mp.Array("i", 3)))
-print(show(mp.Array("i", {0, 1, 2})))
+print(show(mp.Array("i", mp.range(3))))
 
 local v = mp.Value("d", 10, {lock = true})
 do

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "harness.h"
+#include "mem/slot.h"
 #include "proc/proc.h"
 
 /* Forks a participant that runs work(argument) and ends. */
@@ -21,6 +22,12 @@ static inline mp_proc start(void (*work)(void *), void *argument) {
         mp_proc_exit(0);
     }
     return proc;
+}
+
+/* Waits until it is a participant: what is killed before never was one. */
+static inline void wait_born(const mp_proc *proc) {
+    const mp_slot_shm *slot = mp_slot_at(proc->tag % MP_SLOTS);
+    CHECK_SOON((atomic_load(&slot->state) & 3) == MP_SLOT_LIVE);
 }
 
 /* Waits for its end: exit code, or minus the signal. */
