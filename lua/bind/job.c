@@ -17,7 +17,9 @@ enum {
     BATCH = 512,                    /* items between two notices */
     BYTES_AHEAD = 64 * 1024 * 1024, /* of items in blocks */
     ORDERED_WINDOW = 16384,         /* map */
-    STREAM_WINDOW = 1024            /* imap, at least */
+    STREAM_WINDOW = 1024,           /* imap, at least */
+    LONGEST_WINDOW = 1 << 20        /* for large chunks; what is ready of a
+                                       larger one is claimed as one */
 };
 
 enum { FROM_RANGE, FROM_LIST, FROM_FUNCTION, FROM_STACK };
@@ -27,7 +29,6 @@ enum {
     UV_POOL = 1,
     UV_SOURCE,
     UV_ERROR,   /* what the source raised */
-    UV_FAILED,  /* true: it did */
     UV_RESULTS, /* of an unfinished collect */
     UV_STASH,   /* index, value, failed; taken before they were asked for */
     UV_NAME,    /* of the function */
@@ -40,6 +41,7 @@ typedef struct job_ud {
     mp_job_shm *job; /* NULL once given up */
     int source;
     bool ordered, input_over, released;
+    bool failed;     /* the source raised (UV_ERROR) */
     uint64_t ahead;  /* how far the input may be ahead of what was taken */
     uint64_t fed;    /* items given to the workers */
     uint64_t low;    /* items below it are taken */
@@ -80,21 +82,21 @@ static uint64_t room(const job_ud *j) {
     return a < b ? a : b;
 }
 
-/* The n values from stack index `first` as item number j->fed. */
-static void put_item(lua_State *L, job_ud *j, int first, int n) {
-    mp_cell_shm *cell = &j->in[j->fed & (j->window - 1)];
+/* The n values from stack index `first` as an input cell has them: returns
+   the mark. A block stays OWNED: should we die, it goes with us. */
+static unsigned encode_item(lua_State *L, int first, int n,
+                            uint64_t *value) {
     uint8_t tag = 0;
-    uint64_t value = 0;
-    unsigned mark = MP_CELL_BLOCK;
-    if (n == 0) {
-        mark = MP_CELL_EMPTY;
-    } else if (n == 1 && message_scalar(L, first, &tag, &value)) {
-        mark = tag;
-    } else {
-        /* It stays OWNED: should we die, it goes with us. */
-        value = message_new(L, first, n, n == 1 ? "item" : "args");
-        j->bytes += mp_block_size(value);
-    }
+    if (n == 0) return MP_CELL_EMPTY;
+    if (n == 1 && message_scalar(L, first, &tag, value)) return tag;
+    *value = message_new(L, first, n, n == 1 ? "item" : "args");
+    return MP_CELL_BLOCK;
+}
+
+/* Makes it item number j->fed. */
+static void put_item(job_ud *j, unsigned mark, uint64_t value) {
+    mp_cell_shm *cell = &j->in[j->fed & (j->window - 1)];
+    if (mark == MP_CELL_BLOCK) j->bytes += mp_block_size(value);
     atomic_store_explicit(&cell->value, value, memory_order_relaxed);
     atomic_store_explicit(&cell->mark, mark, memory_order_relaxed);
     j->fed++;
@@ -106,34 +108,37 @@ static void end_input(job_ud *j) {
     j->count = j->fed;
 }
 
-/* Pushes the next item of a list or iterator; false at its end. */
+/* Pushes the next item of a list or iterator; false at its end, or when the
+   user's code in it gave the job up. */
 static bool draw(lua_State *L, job_ud *j) {
     if (j->source == FROM_LIST) {
         if (j->fed == j->count) return false;
         lua_geti(L, 2, (lua_Integer)j->fed + 1);
-        return true;
+        return usable(j);
     }
     lua_pushvalue(L, 2);
     lua_call(L, 0, 1);
-    return !lua_isnil(L, -1);
+    return usable(j) && !lua_isnil(L, -1);
 }
 
-/* [1] job, [2] source: draws up to the window's end. Runs protected, since
-   the source is the user's. */
+/* [1] job, [2] source: draws up to the window's end, where there is room for
+   one item at least. Runs protected, since the source is the user's. */
 static int draw_batch(lua_State *L) {
     job_ud *j = lua_touserdata(L, 1);
     uint64_t most = room(j);
     if (most > BATCH) most = BATCH;
     most += j->fed;
     lua_settop(L, 2);
-    while (j->fed < most && j->bytes <= BYTES_AHEAD) {
+    do {
         if (!draw(L, j)) {
             end_input(j);
             break;
         }
-        put_item(L, j, 3, 1);
+        uint64_t value = 0;
+        unsigned mark = encode_item(L, 3, 1, &value);
+        put_item(j, mark, value);
         lua_settop(L, 2);
-    }
+    } while (j->fed < most && j->bytes <= BYTES_AHEAD);
     if (j->fed == j->count) j->input_over = true;
     return 0;
 }
@@ -146,12 +151,12 @@ static void keep_input_error(lua_State *L, job_ud *j, int self) {
     }
     lua_setiuservalue(L, self, UV_ERROR);
     end_input(j);
-    lua_pushboolean(L, 1);
-    lua_setiuservalue(L, self, UV_FAILED);
+    j->failed = true;
 }
 
 /* Announces what was drawn to the workers. */
 static void hand_over(job_ud *j, uint64_t before) {
+    if (!usable(j)) return;
     mp_pool_shm *pool = pool_of(j->pool);
     if (j->input_over && atomic_load(&j->job->count) != j->count)
         mp_job_finish_input(pool, j->job, j->count);
@@ -254,7 +259,11 @@ static bool await(lua_State *L, job_ud *j, int self, uint64_t mark,
                   uint64_t i, mp_deadline deadline) {
     mp_pool_shm *pool = pool_of(j->pool);
     int r = mp_job_wait(pool, j->job, mark, i, deadline);
-    if (r == -EOWNERDEAD) mp_pool_break(pool);
+    if (r == -EOWNERDEAD) {
+        lua_getiuservalue(L, self, UV_POOL);
+        bind_pool_restart(L, j->pool, lua_gettop(L));
+        lua_pop(L, 1);
+    }
     if (r == -EINTR) bind_interrupted(L);
     if (j->pool->callbacks > 0) run_callbacks(L, self);
     return r != -ETIMEDOUT;
@@ -265,7 +274,7 @@ static void check_pool_runs(lua_State *L, const job_ud *j, uint64_t i) {
     if (!j->pool->object.shm ||
         (mp_pool_state(pool_of(j->pool)) >= MP_POOL_TERMINATE &&
          !mp_job_result(j->job, i)))
-        bind_pool_stopped(L, j->pool, 0);
+        bind_pool_stopped(L, j->pool);
 }
 
 /* Half of what is under way: waking the caller costs more than a small
@@ -280,9 +289,15 @@ static bool at_end(const job_ud *j) {
     return j->input_over && j->taken == j->count;
 }
 
+/* A callback that ran while we waited may have taken the rest itself. */
+static bool taken_meanwhile(const job_ud *j) {
+    return !usable(j) || at_end(j);
+}
+
 /* ---- ordered: next, and all ---------------------------------------------------------- */
 
-/* The index and tag of the next result, in order; false on timeout. */
+/* The index and tag of the next result, in order; tag 0 at the end; false on
+   timeout. */
 static bool next_in_order(lua_State *L, job_ud *j, int self,
                           mp_deadline deadline, uint64_t *i, unsigned *tag) {
     refill(L, j, self);
@@ -293,6 +308,7 @@ static bool next_in_order(lua_State *L, job_ud *j, int self,
     while (!(*tag = mp_job_result(j->job, j->low))) {
         check_pool_runs(L, j, j->low);
         if (!await(L, j, self, next_mark(j), j->low, deadline)) return false;
+        if (taken_meanwhile(j)) return true;
     }
     *i = j->low++;
     j->taken++;
@@ -330,6 +346,7 @@ static bool next_of_any(lua_State *L, job_ud *j, int self,
         check_pool_runs(L, j, j->low);
         if (!await(L, j, self, next_mark(j), MP_JOB_OPEN, deadline))
             return false;
+        if (taken_meanwhile(j)) return true;
     }
     *flag(j, *i) = 1;
     j->taken++;
@@ -349,15 +366,11 @@ static void give_up(job_ud *j, unsigned how) {
     j->seen = NULL;
 }
 
-/* Raises what the input raised, if it did, once all before it was taken. */
-static void raise_input_error(lua_State *L, int self) {
-    lua_getiuservalue(L, self, UV_FAILED);
-    bool failed = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    if (!failed) return;
+/* Raises what the input raised, if it did; once. */
+static void raise_input_error(lua_State *L, job_ud *j, int self) {
+    if (!j->failed) return;
+    j->failed = false;
     lua_getiuservalue(L, self, UV_ERROR);
-    lua_pushnil(L);
-    lua_setiuservalue(L, self, UV_FAILED);
     lua_error(L);
 }
 
@@ -424,13 +437,14 @@ static int take_next(lua_State *L, job_ud *j, int self,
         lua_pushnil(L);
         return 1;
     }
+    if (!usable(j)) bind_pool_stopped(L, j->pool);
     bool in_time =
         j->ordered ? next_in_order(L, j, self, deadline, &i, &tag)
                    : next_of_any(L, j, self, deadline, &i, &tag);
     if (!in_time) return raise_timeout(L, "next");
     if (!tag) {
         give_up(j, MP_JOB_RELEASED);
-        raise_input_error(L, self);
+        raise_input_error(L, j, self);
         lua_pushnil(L);
         return 1;
     }
@@ -443,7 +457,7 @@ static int take_next(lua_State *L, job_ud *j, int self,
 /* The common case of the next result in order, without a detour: it is
    there, it is a number, and the input needs no feeding yet. */
 static bool take_number(lua_State *L, job_ud *j) {
-    if (!j->ordered || !j->out || !bind_pool_mine(j->pool) ||
+    if (!j->ordered || !usable(j) || !bind_pool_mine(j->pool) ||
         j->low == j->fed || j->stash_first != j->stash_last ||
         (!j->input_over && j->fed - j->taken <= j->ahead / 2))
         return false;
@@ -480,7 +494,7 @@ static int job_next(lua_State *L) {
 }
 
 /* Takes what is there into the table of results at index 2, until the end
-   (true) or the deadline. The error of the lowest index is kept, too. */
+   or the input's error (true), or the deadline. The error of the lowest index is kept, too. */
 static bool take_all(lua_State *L, job_ud *j, mp_deadline deadline,
                      bool collect) {
     uint64_t i = 0;
@@ -489,6 +503,7 @@ static bool take_all(lua_State *L, job_ud *j, mp_deadline deadline,
     while (next_in_order(L, j, 1, deadline, &i, &tag)) {
         if (!tag) return true;
         bool failed = take_result(L, j, 1, i, tag, &n) == TAKEN_ERROR;
+        if (j->failed) return true;
         if (n == 0) continue;
         if (failed && !collect) {
             lua_getfield(L, 2, "error");
@@ -513,7 +528,7 @@ static int job_collect(lua_State *L) {
     mp_deadline deadline = bind_deadline(L, 2, "get");
     bool collect = lua_toboolean(L, 3);
     lua_settop(L, 1);
-    if (!usable(j)) bind_pool_stopped(L, j->pool, 0);
+    if (!usable(j)) bind_pool_stopped(L, j->pool);
     if (lua_getiuservalue(L, 1, UV_RESULTS) == LUA_TNIL) {
         lua_pop(L, 1);
         lua_createtable(L, 0, 2);
@@ -527,8 +542,8 @@ static int job_collect(lua_State *L) {
     if (!take_all(L, j, deadline, collect)) return raise_timeout(L, "get");
     lua_pushinteger(L, (lua_Integer)j->count);
     lua_setfield(L, 3, "n");
-    give_up(j, MP_JOB_RELEASED);
-    raise_input_error(L, 1);
+    give_up(j, j->failed ? MP_JOB_CANCELLED : MP_JOB_RELEASED);
+    raise_input_error(L, j, 1);
     if (lua_getfield(L, 2, "error") == LUA_TNIL) {
         lua_settop(L, 3);
         return 1;
@@ -549,9 +564,10 @@ static int job_take(lua_State *L) {
     unsigned tag;
     int n;
     lua_settop(L, 1);
-    if (!usable(j)) bind_pool_stopped(L, j->pool, 0);
+    if (!usable(j)) bind_pool_stopped(L, j->pool);
     if (!next_in_order(L, j, 1, deadline, &i, &tag))
         return raise_timeout(L, "get");
+    if (!tag) bind_error(L, "StateError", "get: a callback took the result");
     lua_pushboolean(L, 1);
     bool failed = take_result(L, j, 1, i, tag, &n) == TAKEN_ERROR;
     if (failed) {
@@ -640,9 +656,14 @@ static job_ud *push_job(lua_State *L, pool_ud *pool) {
     return j;
 }
 
-static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec) {
+/* On failure `item` is freed: a block, or 0. */
+static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec,
+                    mp_ref item) {
     int r = mp_pool_add(pool_of(j->pool), spec, &j->job);
-    if (r < 0) bind_oserror(L, r, "cannot make the job");
+    if (r < 0) {
+        mp_free(item);
+        bind_oserror(L, r, "cannot make the job");
+    }
     j->window = spec->window;
     j->count = spec->count;
     j->out = mp_job_out(j->job, 0);
@@ -655,8 +676,9 @@ static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec) {
 
 static pool_ud *check_running(lua_State *L, const char *fn) {
     pool_ud *pool = bind_check_pool(L, 1, fn);
+    if (!mp_pool_has_crew(pool_of(pool))) bind_pool_restart(L, pool, 1);
     if (mp_pool_state(pool_of(pool)) != MP_POOL_RUN)
-        bind_pool_stopped(L, pool, 1);
+        bind_pool_stopped(L, pool);
     return pool;
 }
 
@@ -673,8 +695,11 @@ static int pool_apply(lua_State *L) {
     lua_pushvalue(L, 3);
     lua_setiuservalue(L, -2, UV_NAME);
     make_function(L, j, 2, &spec);
-    add_job(L, j, &spec);
-    put_item(L, j, 4, n);
+    /* A job that is never fed would keep the pool from ending. */
+    uint64_t value = 0;
+    unsigned mark = encode_item(L, 4, n, &value);
+    add_job(L, j, &spec, mark == MP_CELL_BLOCK ? value : 0);
+    put_item(j, mark, value);
     j->input_over = true;
     mp_job_feed(pool_of(pool), j->job, 1);
     return 1;
@@ -702,16 +727,14 @@ static void describe_source(lua_State *L, job_ud *j, mp_job_spec *spec) {
    (map_async: everything at once), "map", "imap", "any" (unordered). */
 static void choose_window(job_ud *j, mp_job_spec *spec, const char *mode,
                           uint32_t workers) {
-    uint64_t count = spec->count, ahead;
-    if (*mode == 'i' || *mode == 'a') {
-        uint64_t chunk = spec->chunk ? spec->chunk : 512;
-        ahead = power_of_two(4 * workers * chunk);
-        if (ahead < STREAM_WINDOW) ahead = STREAM_WINDOW;
-    } else {
-        ahead = ORDERED_WINDOW;
-        if (spec->chunk * 4 * workers > ahead)
-            ahead = power_of_two(spec->chunk * 4 * workers);
-    }
+    bool stream = *mode == 'i' || *mode == 'a';
+    uint64_t count = spec->count, chunk = spec->chunk;
+    uint64_t ahead = stream ? STREAM_WINDOW : ORDERED_WINDOW;
+    if (stream && chunk == 0) chunk = 512;
+    if (chunk > LONGEST_WINDOW / (4 * workers))
+        ahead = LONGEST_WINDOW;
+    else if (chunk * 4 * workers > ahead)
+        ahead = power_of_two(chunk * 4 * workers);
     if (mode[1] == 'l' || count < ahead) ahead = power_of_two(count);
     j->ahead = ahead;
     /* Unordered, one slow item must not stop the others soon. */
@@ -736,12 +759,16 @@ static int pool_job(lua_State *L) {
     describe_source(L, j, &spec);
     choose_window(j, &spec, mode, mp_pool_workers(pool_of(pool)));
     make_function(L, j, 2, &spec);
-    add_job(L, j, &spec);
+    add_job(L, j, &spec, 0);
     if (j->count == 0) {
         j->input_over = true;
         mp_job_finish_input(pool_of(pool), j->job, 0);
     }
     feed(L, j, self);
+    if (j->failed && !spec.eager) {
+        give_up(j, MP_JOB_CANCELLED);
+        raise_input_error(L, j, self);
+    }
     return 1;
 }
 

@@ -42,8 +42,18 @@ static int raise_broken(lua_State *L, const pool_ud *pool) {
     return lua_error(L);
 }
 
-int bind_pool_stopped(lua_State *L, const pool_ud *pool, int pool_idx) {
-    (void)pool_idx;
+void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
+    mp_pool_shm *shm = pool_of(pool);
+    if (mp_pool_state(shm) >= MP_POOL_TERMINATE || mp_pool_has_crew(shm))
+        return;
+    luaL_checkstack(L, 2, NULL);
+    lua_getiuservalue(L, idx, 1);
+    worker_start start = {L, lua_gettop(L), mp_me->tag};
+    mp_pool_restart(shm, &pool->crew, bind_worker_main, &start);
+    lua_pop(L, 1);
+}
+
+int bind_pool_stopped(lua_State *L, const pool_ud *pool) {
     uint32_t state =
         pool->object.shm ? mp_pool_state(pool_of(pool)) : MP_POOL_TERMINATE;
     if (state == MP_POOL_BROKEN) return raise_broken(L, pool);
@@ -80,7 +90,14 @@ static int pool_new(lua_State *L) {
     return 1;
 }
 
+/* Ended for good, and its memory given back: closing it again is no error. */
+static bool is_released(lua_State *L) {
+    const pool_ud *pool = (pool_ud *)bind_is(L, 1, &bind_pool_class);
+    return pool && !pool->object.shm;
+}
+
 static int pool_close(lua_State *L) {
+    if (is_released(L)) return 0;
     mp_pool_close(pool_of(bind_check_pool(L, 1, "close")));
     return 0;
 }
@@ -88,11 +105,13 @@ static int pool_close(lua_State *L) {
 static void end_crew(pool_ud *pool) {
     while (mp_proc_wait(&pool->crew, MP_FOREVER) == -EINTR) {
     }
+    if (pool->crew.exitcode != 0) mp_pool_bury(pool_of(pool));
     mp_proc_close(&pool->crew);
     pool->ended = true;
 }
 
 static int pool_terminate(lua_State *L) {
+    if (is_released(L)) return 0;
     pool_ud *pool = bind_check_pool(L, 1, "terminate");
     if (pool->ended) return 0;
     mp_pool_terminate(pool_of(pool), &pool->crew);
@@ -103,18 +122,22 @@ static int pool_terminate(lua_State *L) {
 /* join(deadline seconds) -> boolean: has the crew ended? Waits a slice at
    most, so that the Lua side can run callbacks and feed iterators. */
 static int pool_join(lua_State *L) {
-    pool_ud *pool = bind_check_pool(L, 1, "join");
-    if (pool->ended) {
+    pool_ud *pool =
+        is_released(L) ? NULL : bind_check_pool(L, 1, "join");
+    if (!pool || pool->ended) {
         lua_pushboolean(L, 1);
         return 1;
     }
     int r = mp_proc_wait(&pool->crew, bind_deadline(L, 2, "join"));
     if (r == -EINTR) bind_interrupted(L);
+    /* It did not end by itself: what it left is for the next. */
+    if (r == 0 && pool->crew.exitcode != 0) {
+        bind_pool_restart(L, pool, 1);
+        if (mp_pool_has_crew(pool_of(pool))) r = -EINTR;
+    }
     if (r == 0) {
         mp_proc_close(&pool->crew);
         pool->ended = true;
-        /* Killed rather than done? Then what it left is lost. */
-        if (mp_pool_has_work(pool_of(pool))) mp_pool_break(pool_of(pool));
     }
     lua_pushboolean(L, r == 0);
     return 1;
@@ -146,7 +169,7 @@ static int pool_pids(lua_State *L) {
 }
 
 static int pool_raise(lua_State *L) {
-    return bind_pool_stopped(L, bind_check_pool(L, 1, "check"), 1);
+    return bind_pool_stopped(L, bind_check_pool(L, 1, "check"));
 }
 
 static int pool_count_callbacks(lua_State *L) {

@@ -35,11 +35,14 @@ static inline mp_pool_shm *pool_of(const pool_ud *pool) {
 /* Is the calling process the one that made it? */
 bool bind_pool_mine(const pool_ud *pool);
 
+/* Replaces a crew that died, by forking a new one; breaks the pool when that
+   fails. `idx`: the pool's stack index. */
+void bind_pool_restart(lua_State *L, pool_ud *pool, int idx);
+
 /* Raises what a pool that does not run any more owes its callers:
    PoolTerminated, BrokenPool with its reason, or StateError. */
-int bind_pool_stopped(lua_State *L, const pool_ud *pool, int pool_idx);
+int bind_pool_stopped(lua_State *L, const pool_ud *pool);
 
-/* Waits (job.c): raises or returns; see mp_job_wait. False on timeout. */
 void bind_job_open(lua_State *L);
 
 /* Runs in a worker process, never returns (worker.c). ctx: worker_start. */

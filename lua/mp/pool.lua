@@ -18,6 +18,7 @@ local M = {}
 ---@class mp.Pool
 ---@field package _core userdata
 ---@field package _waiting table  results with callbacks, not yet called
+---@field package _owed table  weak: results and iterators that may be read
 local Pool = class.new("Pool")
 
 local function fail(kind, message, ...)
@@ -184,8 +185,16 @@ local function lost(pid, exitcode, index, name)
         fields, 0)
 end
 
---- Runs those of a pool's callbacks that are due. An error in one is reported
--- and stops nothing.
+--- Calls a callback. An error in it is reported and stops nothing.
+local function call_back(f, ...)
+    local ok, e = pcall(f, ...)
+    if not ok then
+        io.stderr:write("error in a callback of Pool: ", result.text_of(e),
+            "\n")
+    end
+end
+
+--- Runs those of a pool's callbacks that are due.
 local function run_callbacks(self)
     local waiting = self._waiting
     if self._calling or #waiting == 0 then
@@ -194,13 +203,9 @@ local function run_callbacks(self)
     self._calling = true
     local i = 1
     while i <= #waiting do
-        if waiting[i]:ready() then
+        if waiting[i]:is_due() then
             local due = table.remove(waiting, i)
-            local ok, e = pcall(due.call_back, due)
-            if not ok then
-                io.stderr:write("error in a callback of Pool: ",
-                    result.text_of(e), "\n")
-            end
+            call_back(due.call_back, due)
         else
             i = i + 1
         end
@@ -277,6 +282,7 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild)
             "maxtasksperchild must be a positive int or nil")
     local self = setmetatable({
         _waiting = {}, _size = n,
+        _owed = setmetatable({}, {__mode = "k"}),
         _streams = setmetatable({}, {__mode = "k"}),
     }, Pool)
     local hooks = {setup = setup(opts), failure = failure, lost = lost}
@@ -327,8 +333,12 @@ end
 
 --- Makes the result of a job, and sees to its callbacks.
 local function expect(self, job, single, opts)
-    local new = result.new(job, single, opts)
-    if opts.callback or opts.error_callback then
+    local with_callback = opts.callback or opts.error_callback
+    local new = result.new(job, single, opts, with_callback and function()
+        run_callbacks(self)
+    end)
+    self._owed[new] = true
+    if with_callback then
         job:announce()
         table.insert(self._waiting, new)
         self._core:callbacks(#self._waiting)
@@ -342,16 +352,17 @@ local function map(self, f, iterable, opts, star)
         return result.new(job, false, opts):get()
     end)
     job:close()
+    local due = opts.callback
     if not ok then
-        if opts.error_callback then
-            opts.error_callback(value)
-        end
-        error(value, 0)
+        due = opts.error_callback
     end
-    if opts.callback then
-        opts.callback(value)
+    if due then
+        call_back(due, value)
     end
     run_callbacks(self)
+    if not ok then
+        error(value, 0)
+    end
     return value
 end
 
@@ -410,6 +421,7 @@ local function stream(self, f, iterable, chunksize, mode)
     end
     local job = submit(self, f, iterable, opts, mode, false)
     self._streams[job] = true
+    self._owed[job] = true
     return job, nil, nil, job
 end
 
@@ -508,11 +520,15 @@ function Pool:join()
 end
 
 --- The end of a pool's block: what was submitted is finished; after an error
---- the workers are stopped.
+--- the workers are stopped. Results that somebody still has can be read: the
+--- pool's memory goes with the last of them.
 function Pool:__close(e)
     if e == nil and self._core:state() ~= "terminate" then
         self:close()
         self:join()
+        if next(self._owed) then
+            return
+        end
     end
     self._core:release()
 end

@@ -10,6 +10,7 @@ local M = {}
 ---@class mp.AsyncResult
 ---@field package _job userdata
 ---@field package _outcome? table  {true, values...} or {false, error}, with n
+---@field package _busy? boolean  its outcome is being waited for
 local AsyncResult = class.new("AsyncResult")
 M.AsyncResult = AsyncResult
 
@@ -28,9 +29,11 @@ end
 ---@param job userdata
 ---@param single boolean
 ---@param opts table on_error, callback, error_callback
+---@param after? function called when the outcome was brought in
 ---@return mp.AsyncResult
-function M.new(job, single, opts)
+function M.new(job, single, opts, after)
     return setmetatable({
+        _after = after,
         _job = job, _single = single, _collect = opts.on_error == "collect",
         _callback = opts.callback, _error_callback = opts.error_callback,
     }, AsyncResult)
@@ -53,7 +56,12 @@ local function settle(self, timeout)
     if self._outcome then
         return
     end
+    self._busy = true
     local ok, outcome = pcall(take, self, timeout)
+    self._busy = nil
+    if self._outcome then
+        return -- a callback that ran meanwhile has asked for it, too
+    end
     if not ok then
         if not (is_error(outcome) and FINAL[outcome.kind]) then
             error(outcome, 0)
@@ -61,6 +69,9 @@ local function settle(self, timeout)
         outcome = {false, outcome, n = 2}
     end
     self._outcome = outcome
+    if self._after then
+        self._after()
+    end
 end
 
 --- The result of the task, or of all tasks of a map: waits for it at most
@@ -121,6 +132,14 @@ function AsyncResult:__tostring()
         state = self:successful() and "done" or "failed"
     end
     return ("<AsyncResult %s>"):format(state)
+end
+
+--- Can the callback be called? (Not from within a get of its own, which
+-- calls it when it is done.)
+---@package
+---@return boolean
+function AsyncResult:is_due()
+    return not self._busy and self:ready()
 end
 
 --- Calls the callback that fits the outcome, which is there.

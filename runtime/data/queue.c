@@ -50,6 +50,8 @@ _Static_assert(offsetof(mp_queue_shm, puts) == 256, "count of puts");
 _Static_assert(offsetof(mp_queue_shm, get_lock) == 384, "consumers");
 _Static_assert(offsetof(mp_queue_shm, gets) == 512, "count of gets");
 _Static_assert(offsetof(mp_queue_shm, dones) == 640, "count of dones");
+_Static_assert(sizeof(mp_queue_place_shm) == 16, "a place");
+_Static_assert(sizeof(segment_shm) == 64, "a segment's head");
 _Static_assert(sizeof(record_shm) == 16, "a word's record");
 _Static_assert((int)MP_QUEUE_INLINE < SEGMENT - START - BYTES,
                "every inline item fits into a segment");

@@ -13,6 +13,9 @@
 #include "os/random.h"
 
 _Static_assert(sizeof(mp_slot_shm) == 1024, "a slot is 1 KiB");
+_Static_assert(sizeof(mp_mutex_shm) == 4, "a lock is a word");
+_Static_assert(sizeof(mp_txn_shm) == 8 + 16 * MP_TXN_WORDS, "no padding");
+_Static_assert(sizeof(mp_hand_shm) == 24, "no padding");
 _Static_assert(sizeof(mp_super_shm) <= 65536, "the super block fits");
 _Static_assert(offsetof(mp_slot_shm, state) == 64, "life has its own line");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,

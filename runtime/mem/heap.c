@@ -65,6 +65,7 @@ typedef struct span_shm {
     uint32_t pad2[15];
     _Atomic uint32_t state[];
 } span_shm;
+_Static_assert(sizeof(span_shm) == 128, "two lines");
 _Static_assert(offsetof(span_shm, state) == 128, "two lines before states");
 
 /* Steps of at most 25 %; up to 8 KiB in spans of one unit, beyond in four. */

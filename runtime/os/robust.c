@@ -13,6 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+_Static_assert(sizeof(mp_robust_shm) == 64, "a line");
+
 enum { NODE_AT = 48, PREV_AT = 40 }; /* bytes into mp_robust_shm */
 
 static struct robust_list_head *head_of_thread(void) {

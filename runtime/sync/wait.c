@@ -6,6 +6,8 @@
 #include "mem/slot.h"
 #include "os/futex.h"
 
+_Static_assert(sizeof(mp_wait_shm) == 4, "a futex word");
+
 int mp_wait_slice_over(void) {
     mp_reap_sweep();
     return -EINTR;

@@ -241,7 +241,9 @@ int mp_job_wait(mp_pool_shm *pool, mp_job_shm *job, uint64_t mark,
     uint32_t crew = atomic_load(&pool->crew);
     uint32_t seen = mp_wait_announce(&pool->done);
     if (ready(pool, job, mark, i)) return 0;
-    if (!mp_tag_alive(crew)) return -EOWNERDEAD;
+    /* A crew ends when all is done, too. */
+    if (!mp_tag_alive(crew))
+        return ready(pool, job, mark, i) ? 0 : -EOWNERDEAD;
     return mp_wait_sleep_on(&pool->done, seen, crew, deadline);
 }
 
@@ -493,10 +495,11 @@ bool mp_pool_has_work(mp_pool_shm *pool) {
     return work;
 }
 
-/* Marks the item that ran as lost, unless its result stands. */
+/* Marks the item that ran as lost, unless its result stands, or stood there:
+   the caller may have taken it and given the cell to a later item. */
 static void mark_lost(mp_job_shm *job, mp_worker_shm *w, uint64_t i,
                       int exitcode) {
-    if (mp_job_result(job, i)) return;
+    if (mp_get(&mp_job_out(job, i)->mark) >> 8 > i) return;
     uint64_t pid = atomic_load(&w->pid);
     mp_worker_result(job, i, MP_CELL_LOST, pid << 32 | (uint32_t)exitcode);
 }

@@ -4,6 +4,7 @@
 
 #include "mem/heap.h"
 #include "mem/object.h"
+#include "mem/reap.h"
 #include "mem/slot.h"
 #include "work/pool_shm.h"
 
@@ -258,4 +259,34 @@ int mp_pool_start(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
         while (mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
         }
     return r;
+}
+
+/* The kernel kills the workers when their parent is gone; each is awaited by
+   its life word. */
+void mp_pool_bury(mp_pool_shm *pool) {
+    for (uint32_t i = 0; i < pool->workers; i++) {
+        uint32_t tag = atomic_load(&pool->worker[i].tag);
+        if (!tag) continue;
+        while (mp_proc_wait_peer(tag, MP_FOREVER) == -EINTR) {
+        }
+        mp_reap(tag);
+        mp_crew_bury(pool, i, -SIGKILL);
+        atomic_store(&pool->worker[i].tag, 0);
+    }
+}
+
+int mp_pool_restart(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
+                    void *ctx) {
+    while (!crew->ended && mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
+    }
+    mp_proc_close(crew);
+    mp_pool_bury(pool);
+    atomic_store(&pool->started, 0);
+    int r = mp_pool_start(pool, crew, run, ctx);
+    if (r < 0) mp_pool_break(pool);
+    return r;
+}
+
+bool mp_pool_has_crew(const mp_pool_shm *pool) {
+    return mp_tag_alive(atomic_load(&pool->crew));
 }

@@ -146,6 +146,18 @@ typedef void (*mp_worker_main)(mp_pool_shm *pool, uint32_t index, void *ctx);
 int mp_pool_start(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
                   void *ctx);
 
+/* The crew died: the workers, which go with it, are awaited and buried, and a
+   new crew starts, from the caller's state as it is now. Errors as above;
+   the pool is then broken. */
+int mp_pool_restart(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
+                    void *ctx);
+
+/* After the end of a crew that was killed: awaits and buries the workers. */
+void mp_pool_bury(mp_pool_shm *pool);
+
+/* Does the crew live? */
+bool mp_pool_has_crew(const mp_pool_shm *pool);
+
 uint32_t mp_pool_state(const mp_pool_shm *pool);
 uint32_t mp_pool_workers(const mp_pool_shm *pool);
 mp_worker_shm *mp_pool_worker(mp_pool_shm *pool, uint32_t index);

@@ -51,6 +51,9 @@ struct mp_pool_shm {
     uint32_t patience;
     alignas(128) mp_worker_shm worker[];
 };
+_Static_assert(sizeof(mp_function_shm) == 40, "no padding");
+_Static_assert(sizeof(mp_pool_shm) % 128 == 0, "workers begin on a line");
+_Static_assert(sizeof(mp_claim_shm) == 40, "no padding");
 _Static_assert(sizeof(mp_cell_shm) == 16, "cells are packed");
 _Static_assert(sizeof(mp_worker_shm) == 128, "a worker's lines are its own");
 _Static_assert(sizeof(mp_job_shm) % 128 == 0, "cells begin on a line");
