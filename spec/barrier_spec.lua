@@ -7,11 +7,11 @@ local function kind_of(f, ...)
     return mp.iserror(e) and e.kind or e
 end
 
---- Starts processes that run job(i).
+--- Starts processes that run job().
 local function start(n, job)
     local ps = {}
     for i = 1, n do
-        ps[i] = mp.Process{target = job, args = {i}}
+        ps[i] = mp.Process{target = job}
         ps[i]:start()
     end
     return ps

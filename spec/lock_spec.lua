@@ -156,8 +156,9 @@ describe("Lock", function()
         assert.equal("<Lock(owner=nil)>", tostring(lock))
         lock:acquire()
         assert.equal("<Lock(owner=" .. mp.getpid() .. ")>", tostring(lock))
-        do local closed <close> = mp.Lock(); lock = closed end
-        assert.equal("<Lock(closed)>", tostring(lock))
+        local closed = mp.Lock()
+        do local _ <close> = closed end
+        assert.equal("<Lock(closed)>", tostring(closed))
     end)
 
     it("refuses misuse", function()
@@ -189,7 +190,10 @@ describe("Lock", function()
         lock:acquire()
         local last = mp.monotonic() + 0.15
         debug.sethook(function()
-            if mp.monotonic() > last then error("enough", 0) end
+            if mp.monotonic() > last then
+                debug.sethook()
+                error("enough", 0)
+            end
         end, "", 1)
         local ok, e = pcall(lock.acquire, lock, true, 5)
         debug.sethook()

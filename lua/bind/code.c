@@ -72,13 +72,20 @@ static void put_code(lua_State *L, packer *k) {
 /* A class table met as a plain table gives itself away by a function in it
    and an __index: if it got its name since the last scan, look again. */
 static pack_step check_class(lua_State *L, packer *k) {
-    if (k->scanned || k->nframes == 0 ||
-        k->frames[k->nframes - 1].kind != FRAME_TABLE)
+    if (k->nframes == 0 || k->frames[k->nframes - 1].kind != FRAME_TABLE)
         return STEP_DONE;
+    pack_step step = STEP_DONE;
+    lua_pushvalue(L, pack_slot(&k->window, k->nframes - 1));
     lua_pushliteral(L, "__index");
-    int type = lua_rawget(L, pack_slot(&k->window, k->nframes - 1));
+    int index = lua_rawget(L, -2);
     lua_pop(L, 1);
-    return type == LUA_TNIL ? STEP_DONE : pack_renew(L, k, true);
+    if (index != LUA_TNIL && !pack_names_nameless(L)) {
+        step = pack_renew(L, k, true);
+        if (step == STEP_DONE)
+            pack_names_set_nameless(L);
+    }
+    lua_pop(L, 1);
+    return step;
 }
 
 static pack_step put_c_function(lua_State *L, packer *k, const void *key) {

@@ -289,8 +289,9 @@ static bool at_end(const job_ud *j) {
     return j->input_over && j->taken == j->count;
 }
 
-/* A callback that ran while we waited may have taken the rest itself. */
-static bool taken_meanwhile(const job_ud *j) {
+/* Nothing is left to take. The user's code that ran while we drew items or
+   waited may have taken the rest, or given the job up. */
+static bool is_over(const job_ud *j) {
     return !usable(j) || at_end(j);
 }
 
@@ -301,14 +302,12 @@ static bool taken_meanwhile(const job_ud *j) {
 static bool next_in_order(lua_State *L, job_ud *j, int self,
                           mp_deadline deadline, uint64_t *i, unsigned *tag) {
     refill(L, j, self);
-    if (at_end(j)) {
-        *tag = 0;
-        return true;
-    }
+    *tag = 0;
+    if (is_over(j)) return true;
     while (!(*tag = mp_job_result(j->job, j->low))) {
         check_pool_runs(L, j, j->low);
         if (!await(L, j, self, next_mark(j), j->low, deadline)) return false;
-        if (taken_meanwhile(j)) return true;
+        if (is_over(j)) return true;
     }
     *i = j->low++;
     j->taken++;
@@ -324,6 +323,8 @@ static unsigned char *flag(const job_ud *j, uint64_t i) {
 /* Some result that is there and not taken, from `scan` on, then from the
    lowest; 0 when there is none now. */
 static unsigned find_any(job_ud *j, uint64_t *i) {
+    /* Flags below `low` are wiped for the next lap: they tell nothing. */
+    if (j->scan < j->low) j->scan = j->low;
     for (int pass = 0; pass < 2; pass++) {
         for (; j->scan < j->fed; j->scan++) {
             unsigned tag =
@@ -341,12 +342,12 @@ static bool next_of_any(lua_State *L, job_ud *j, int self,
                         mp_deadline deadline, uint64_t *i, unsigned *tag) {
     refill(L, j, self);
     *tag = 0;
-    if (at_end(j)) return true;
+    if (is_over(j)) return true;
     while (!(*tag = find_any(j, i))) {
         check_pool_runs(L, j, j->low);
         if (!await(L, j, self, next_mark(j), MP_JOB_OPEN, deadline))
             return false;
-        if (taken_meanwhile(j)) return true;
+        if (is_over(j)) return true;
     }
     *flag(j, *i) = 1;
     j->taken++;

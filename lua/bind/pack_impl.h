@@ -96,7 +96,7 @@ enum {
 
 /* User values of the store. */
 enum { STORE_SPARE = 1, STORE_PATHS, STORE_OBJECTS, STORE_CLASSES,
-       STORE_VALUES = STORE_CLASSES };
+       STORE_NAMELESS, STORE_VALUES = STORE_NAMELESS };
 
 /* One per Lua state, in the registry: the idle encoder, and the names by
    which modules, classes and C functions travel. */
@@ -109,8 +109,9 @@ typedef struct pack_store {
 
 /* Kinds of names. */
 enum {
-    NAME_VALUE,  /* modules, classes, C functions: always by name */
-    NAME_META,   /* other tables: by name when used as a metatable */
+    NAME_VALUE,  /* modules, C functions: always by name */
+    NAME_META,   /* fields of modules: by name when used as a metatable, or
+                    if they look like one */
     NAME_CLASS   /* registered: REGNAME */
 };
 
@@ -137,6 +138,15 @@ static inline int pack_names_find(lua_State *L, const pack_store *s,
     *id = pack_memo_find(&s->names, (uintptr_t)key);
     return *id == PACK_MEMO_NONE ? -1 : pack_names_verify(L, s, *id, key);
 }
+
+/* Does the thing with this name look like a metatable? */
+bool pack_names_class(lua_State *L, size_t id);
+
+/* A class for which a scan found no name need not be looked for in each
+   message: remembers the table on top, or tells whether it was remembered.
+   What package.loaded gets makes all forgotten. */
+void pack_names_set_nameless(lua_State *L);
+bool pack_names_nameless(lua_State *L);
 
 /* Pushes the wire form of a name (from its tag on). */
 void pack_names_push_wire(lua_State *L, size_t id);
@@ -290,7 +300,8 @@ bool pack_scalar(lua_State *L, packer *k, int idx);
 /* Writes a REF if `key` was met before. */
 bool pack_again(lua_State *L, packer *k, const void *key);
 
-/* Writes a name if `key` has one (of kind NAME_META only if `meta`). */
+/* Writes a name if `key` has one that it goes by; as a metatable if `meta`,
+   else as a value. */
 bool pack_named(lua_State *L, packer *k, const void *key, bool meta);
 
 /* Names may have changed: is all that was written by value in this call

@@ -148,14 +148,37 @@ static bool class_like(lua_State *L) {
         "__sub", "__mul", "__div", "__idiv", "__mod", "__pow", "__unm",
         "__band", "__bor", "__bxor", "__bnot", "__shl", "__shr", "__mode",
         "__metatable", "__pairs", "__reduce"};
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    bool found = false;
+    for (size_t i = 0; !found && i < sizeof fields / sizeof *fields; i++) {
         lua_pushstring(L, fields[i]);
-        int type = lua_rawget(L, -2);
+        found = lua_rawget(L, -2) != LUA_TNIL;
         lua_pop(L, 1);
-        if (type != LUA_TNIL)
-            return true;
     }
-    return false;
+    return found;
+}
+
+bool pack_names_class(lua_State *L, size_t id) {
+    push_store_value(L, STORE_OBJECTS);
+    lua_rawgeti(L, -1, (lua_Integer)id + 1);
+    bool is = lua_istable(L, -1) && class_like(L);
+    lua_pop(L, 2);
+    return is;
+}
+
+void pack_names_set_nameless(lua_State *L) {
+    push_store_value(L, STORE_NAMELESS);
+    lua_pushvalue(L, -2);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+bool pack_names_nameless(lua_State *L) {
+    push_store_value(L, STORE_NAMELESS);
+    lua_pushvalue(L, -2);
+    bool is = lua_rawget(L, -2) != LUA_TNIL;
+    lua_pop(L, 2);
+    return is;
 }
 
 static bool has_identity(lua_State *L, int idx) {
@@ -164,9 +187,9 @@ static bool has_identity(lua_State *L, int idx) {
            type == LUA_TUSERDATA;
 }
 
-/* Names the members of the table at `table`, whose path is at `path`;
-   tables among them by what they look like. With `deeper` above 0, enters
-   tables that have no name yet there, with their paths. */
+/* Names the members of the table at `table`, whose path is at `path`: C
+   functions, and tables. With `deeper` above 0, enters the tables there
+   instead, each with its best path. */
 static void scan_members(lua_State *L, const scan *s, int table, int path,
                          int deeper) {
     lua_pushnil(L);
@@ -180,10 +203,7 @@ static void scan_members(lua_State *L, const scan *s, int table, int path,
             if (!lua_istable(L, value)) {
                 offer(L, s, value, NAME_VALUE);
             } else if (!deeper) {
-                lua_pushvalue(L, value);
-                int kind = class_like(L) ? NAME_VALUE : NAME_META;
-                lua_pop(L, 1);
-                offer(L, s, value, kind);
+                offer(L, s, value, NAME_META);
             } else {
                 lua_pushvalue(L, value);
                 bool known = lua_rawget(L, deeper) != LUA_TNIL &&
@@ -290,18 +310,23 @@ static void scan_all_members(lua_State *L, const scan *s, int loaded,
     lua_settop(L, root - 1);
 }
 
+/* Gives the store on top a new weak table. */
+static void set_weak(lua_State *L, int which, const char *mode) {
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushstring(L, mode);
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_setiuservalue(L, -2, which);
+}
+
 /* Forgets all names but keeps the arrays. */
 static void clear_names(lua_State *L, pack_store *store) {
     pack_memo_reset(&store->names, PACK_KEEP);
     pack_store_push(L);
     lua_newtable(L);
     lua_setiuservalue(L, -2, STORE_PATHS);
-    lua_newtable(L);
-    lua_createtable(L, 0, 1);
-    lua_pushliteral(L, "v");
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
-    lua_setiuservalue(L, -2, STORE_OBJECTS);
+    set_weak(L, STORE_OBJECTS, "v");
     lua_pop(L, 1);
 }
 
@@ -322,8 +347,12 @@ void pack_names_scan(lua_State *L, pack_store *store) {
 
 void pack_names_refresh(lua_State *L, pack_store *store) {
     luaL_checkstack(L, 20, "pickling");
-    if (fingerprint(L) != store->fingerprint)
-        pack_names_scan(L, store);
+    if (fingerprint(L) == store->fingerprint)
+        return;
+    pack_names_scan(L, store);
+    pack_store_push(L);
+    set_weak(L, STORE_NAMELESS, "k");
+    lua_pop(L, 1);
 }
 
 /* Breadth first: `level` maps the tables of one depth to their paths; those

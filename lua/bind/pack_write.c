@@ -86,7 +86,7 @@ bool pack_again(lua_State *L, packer *k, const void *key) {
 static bool has_name(lua_State *L, const packer *k, const void *key) {
     size_t id;
     int kind = pack_names_find(L, k->store, key, &id);
-    return kind >= 0 && kind != NAME_META;
+    return kind >= 0 && (kind != NAME_META || pack_names_class(L, id));
 }
 
 pack_step pack_renew(lua_State *L, packer *k, bool rescan) {
@@ -111,7 +111,8 @@ pack_step pack_renew(lua_State *L, packer *k, bool rescan) {
 bool pack_named(lua_State *L, packer *k, const void *key, bool meta) {
     size_t id;
     int kind = pack_names_find(L, k->store, key, &id);
-    if (kind < 0 || (kind == NAME_META && !meta))
+    if (kind < 0 ||
+        (kind == NAME_META && !meta && !pack_names_class(L, id)))
         return false;
     pack_remember_next(L, k, key, MEMO_NAME);
     pack_names_push_wire(L, id);

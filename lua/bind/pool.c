@@ -173,6 +173,7 @@ static int pool_raise(lua_State *L) {
 }
 
 static int pool_count_callbacks(lua_State *L) {
+    if (is_released(L)) return 0;
     bind_check_pool(L, 1, "callbacks")->callbacks =
         (int)luaL_checkinteger(L, 2);
     return 0;

@@ -161,9 +161,8 @@ static void push_children(lua_State *L) {
         lua_rawgeti(L, -1, (lua_Integer)i);
         child *c = lua_touserdata(L, -1); /* or NULL: a free place */
         lua_pop(L, 1);
-        if (c && c->relative &&
-            (mp_family_wait(c->relative, MP_AT_ONCE) == 0 ||
-             !c->relative->listed))
+        if (c && (!c->relative || !c->relative->listed ||
+                  mp_family_wait(c->relative, MP_AT_ONCE) == 0))
             forget(L, c);
     }
 }

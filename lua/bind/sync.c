@@ -66,9 +66,9 @@ int bind_acquire(lua_State *L, bind_self self, const bind_lockable *how) {
 /* ---- guards ---------------------------------------------------------------- */
 
 /* Holds from its arming until it is closed, for the participant `tag`: a
-   copy of it in a forked child holds nothing. Its user value is the object,
-   whose user value is the last guard made, to be used again when it is free:
-   so a guard in a loop costs no memory. */
+   copy of it in a forked child holds nothing. Its user value is the object;
+   the object's user value is a guard that was closed, to be used again: so a
+   guard in a loop costs no memory. */
 typedef struct guard {
     const void *kind; /* &guard_metatable */
     const bind_object *of;
@@ -93,6 +93,12 @@ static int guard_close(lua_State *L) {
     guard *g = lua_touserdata(L, 1);
     const bind_lockable *how = g->how;
     int r = disarm(g);
+    lua_settop(L, 1);
+    lua_getiuservalue(L, 1, 1);
+    if (lua_touserdata(L, 2) == g->of) {
+        lua_pushvalue(L, 1);
+        lua_setiuservalue(L, 2, 1);
+    }
     return r < 0 ? how->fail(L, r) : 0;
 }
 
@@ -102,13 +108,16 @@ static int guard_gc(lua_State *L) {
     return 0;
 }
 
-/* Pushes the last guard of the object at 1, if it is free; else nothing. */
+/* Pushes the object's free guard and takes it from it; or pushes nothing. */
 static guard *push_free_guard(lua_State *L) {
     lua_getiuservalue(L, 1, 1);
     guard *g = lua_touserdata(L, -1);
     if (g && lua_rawlen(L, -1) == sizeof *g && g->kind == &guard_metatable &&
-        !holds(g))
+        !holds(g)) {
+        lua_pushnil(L);
+        lua_setiuservalue(L, 1, 1);
         return g;
+    }
     lua_pop(L, 1);
     return NULL;
 }
@@ -120,8 +129,6 @@ static guard *push_new_guard(lua_State *L, const bind_object *o) {
     lua_setmetatable(L, -2);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    lua_pushvalue(L, -1);
-    lua_setiuservalue(L, 1, 1);
     return g;
 }
 

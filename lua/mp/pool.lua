@@ -60,10 +60,20 @@ local function is_options(value)
     return type(value) == "table" and getmetatable(value) == nil
 end
 
+--- Is this the fourth value of an iterator, as in map(f, io.lines(path))?
+local function is_closing_value(value)
+    local meta = getmetatable(value)
+    return type(meta) == "table" and meta.__close ~= nil
+end
+
 --- The options of a call: a table in the place of the first one, or by
 -- position.
 local function options(chunksize, callback, error_callback)
     local opts = {}
+    if chunksize == nil and callback == nil
+        and is_closing_value(error_callback) then
+        error_callback = nil
+    end
     if is_options(chunksize) then
         opts = chunksize
     elseif is_options(callback) then

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdio_ext.h>
@@ -111,11 +112,10 @@ static void call_end(int status, void *end) {
 }
 #endif
 
-bool mp_child_end_by_in_child(void (*end)(int status)) {
+void mp_child_end_by_in_child(void (*end)(int status)) {
 #ifdef __GLIBC__
-    return on_exit(call_end, (void *)(uintptr_t)end) == 0;
+    on_exit(call_end, (void *)(uintptr_t)end);
 #else
     (void)end;
-    return false;
 #endif
 }

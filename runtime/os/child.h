@@ -10,7 +10,6 @@
 #ifndef MP_OS_CHILD_H
 #define MP_OS_CHILD_H
 
-#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/deadline.h"
@@ -45,7 +44,7 @@ void mp_child_no_stdin_in_child(void);
 
 /* exit() in this process calls `end(status)` before any handler that the
    parent had registered, and after those of the child; `end` must not
-   return. False where libc cannot tell the status: nothing is done then. */
-bool mp_child_end_by_in_child(void (*end)(int status));
+   return. Where libc cannot tell the status (not glibc), nothing is done. */
+void mp_child_end_by_in_child(void (*end)(int status));
 
 #endif

@@ -10,7 +10,6 @@
 static const double DAEMON_GRACE = 1; /* seconds from SIGTERM to SIGKILL */
 
 static mp_relative *family;
-static bool knows_exit; /* exit() ends by end_child */
 
 static void unlist(mp_relative *relative) {
     mp_relative **at = &family;
@@ -105,9 +104,9 @@ void mp_family_end(const void *owner) {
     }
 }
 
-_Noreturn static void end_child(int status) {
+void mp_family_exit(int code) {
     mp_family_end(NULL);
-    mp_proc_exit(status);
+    mp_proc_exit(code);
 }
 
 void mp_family_begin_in_child(void) {
@@ -116,10 +115,5 @@ void mp_family_begin_in_child(void) {
         mp_proc_close(&r->proc);
     }
     family = NULL;
-    knows_exit = mp_child_end_by_in_child(end_child);
-}
-
-void mp_family_exit(int code) {
-    if (knows_exit) exit(code);
-    end_child(code);
+    mp_child_end_by_in_child(mp_family_exit);
 }

@@ -41,13 +41,13 @@ void mp_family_drop(mp_relative *relative);
    Blocks until all ended. */
 void mp_family_end(const void *owner);
 
-/* A new child: the parent's children are not its own; and should somebody
-   call exit(), it ends like mp_family_exit. */
-void mp_family_begin_in_child(void);
-
-/* Ends a forked child: exit handlers that it registered itself run (where
-   libc can tell them from its parent's), its own children are ended or
-   awaited, stdio is flushed, _exit. */
+/* Ends a forked child: its own children are ended or awaited, stdio is
+   flushed, _exit. */
 _Noreturn void mp_family_exit(int code);
+
+/* A new child: the parent's children are not its own; and should somebody
+   call exit(), it ends by mp_family_exit, after the exit handlers that it
+   registered itself and before those of its parent. */
+void mp_family_begin_in_child(void);
 
 #endif

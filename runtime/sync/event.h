@@ -16,6 +16,7 @@
 typedef struct mp_event_shm {
     _Atomic uint32_t word;
 } mp_event_shm;
+_Static_assert(sizeof(mp_event_shm) == 4, "one word");
 
 static inline bool mp_event_is_set(const mp_event_shm *event) {
     /* Acquire pairs with the release in mp_event_set. */

@@ -20,7 +20,7 @@
 #include "sync/create.h"
 #include "sync/wait.h"
 
-enum { SPINS = 100 };
+enum { SPIN_MOST = 64 }; /* pauses; twice as many in all: some us */
 
 static uint32_t load(const mp_lock_shm *lock) {
     return atomic_load_explicit(&lock->word, memory_order_relaxed);
@@ -33,10 +33,12 @@ static bool take(mp_lock_shm *lock, uint32_t word, uint32_t bits) {
         memory_order_acquire, memory_order_relaxed);
 }
 
+/* Looks less and less often: each look takes the word's cache line from the
+   holder, who without that may well acquire and release many times. */
 static bool spin(mp_lock_shm *lock) {
-    for (int i = 0; i < SPINS; i++) {
+    for (int pause = 4; pause <= SPIN_MOST; pause *= 2) {
+        for (int i = 0; i < pause; i++) mp_cpu_relax();
         if (load(lock) == 0 && mp_lock_try(lock)) return true;
-        mp_cpu_relax();
     }
     return false;
 }

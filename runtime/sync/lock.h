@@ -30,6 +30,7 @@
 typedef struct mp_lock_shm {
     _Atomic uint32_t word;
 } mp_lock_shm;
+_Static_assert(sizeof(mp_lock_shm) == 4, "one word");
 
 /* count: how often its owner holds it; written by the owner, set anew by
    the next one, so a death between the two fields needs no repair. */

@@ -61,6 +61,7 @@ static int start_worker(crew *c, uint32_t index) {
     return 0;
 }
 
+/* What the workers ran is not lost but stopped: the pool's state says so. */
 static void end_all(crew *c) {
     for (uint32_t i = 0; i < c->pool->workers; i++)
         if (c->proc[i].pid) mp_proc_signal(&c->proc[i], SIGKILL);
@@ -69,7 +70,6 @@ static void end_all(crew *c) {
         if (!p->pid) continue;
         while (mp_proc_wait(p, MP_FOREVER) == -EINTR) {
         }
-        mp_crew_bury(c->pool, i, p->exitcode);
         mp_proc_close(p);
     }
     mp_proc_exit(0);
