@@ -15,7 +15,7 @@ static bool locking(const bind_object *o) {
     return o->class == &cells_array;
 }
 
-/* ---- ranges of cells -------------------------------------------------- */
+/* ---- ranges of cells ------------------------------------------------ */
 
 /* Cells first to first + n - 1, from 0. */
 typedef struct range {
@@ -58,7 +58,7 @@ static void replace(lua_State *L, const bind_object *o, range r,
     mp_array_leave(&hold);
 }
 
-/* ---- text: arrays of 'c' ---------------------------------------------- */
+/* ---- text: arrays of 'c' -------------------------------------------- */
 
 /* The array if it is one of bytes and the key at 2 is `value` or `raw`. */
 static bind_object *text_field(lua_State *L, bool *raw) {
@@ -111,7 +111,7 @@ static int field_set(lua_State *L) {
              : cells_no_field(L, self(L), "only cells, by number");
 }
 
-/* ---- one cell --------------------------------------------------------- */
+/* ---- one cell ------------------------------------------------------- */
 
 static int refuse_index(lua_State *L, const mp_array_shm *array) {
     const char *key = luaL_tolstring(L, 2, NULL);
@@ -195,7 +195,7 @@ static int array_pairs(lua_State *L) {
     return 3;
 }
 
-/* ---- many cells ------------------------------------------------------- */
+/* ---- many cells ----------------------------------------------------- */
 
 /* slice([i [, j]]) -> list of the cells i to j. */
 static int array_slice(lua_State *L) {
@@ -258,7 +258,7 @@ static int array_pointer(lua_State *L) {
     return 1;
 }
 
-/* ---- making them ------------------------------------------------------ */
+/* ---- making them ---------------------------------------------------- */
 
 static const luaL_Reg methods[] = {
     {"slice", array_slice}, {"fill", array_fill},

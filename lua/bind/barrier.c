@@ -17,7 +17,7 @@ static bind_object *self(lua_State *L) {
     return bind_check(L, 1, &barrier_class);
 }
 
-/* ---- waiting ----------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------- */
 
 /* Calls the action of the barrier at index 1. */
 static int act(lua_State *L) {
@@ -104,7 +104,7 @@ static int barrier_abort(lua_State *L) {
     return 0;
 }
 
-/* ---- the class ----------------------------------------------------------------- */
+/* ---- the class ------------------------------------------------------ */
 
 static bool push_field(lua_State *L, const char *name) {
     if (strcmp(name, "parties") == 0) {

@@ -40,7 +40,7 @@ typedef struct bind_object {
     uint32_t extra;  /* for the class's own use, process-local */
 } bind_object;
 
-/* --- errors (error.c) ------------------------------------------------ */
+/* ---- errors (error.c) ----------------------------------------------- */
 
 /* Raises an error object {kind, message, where}.  `fmt` as for
    lua_pushfstring. Level 1 (the function that called us) is `where`. */
@@ -61,7 +61,7 @@ int bind_argerror(lua_State *L, const char *fn, int arg, const char *name,
 /* Is the value at `idx` (absolute or from the top) an error object? */
 bool bind_is_error(lua_State *L, int idx);
 
-/* --- classes and objects (object.c) ---------------------------------- */
+/* ---- classes and objects (object.c) --------------------------------- */
 
 /* Creates the class's metatable (once per state) and enters its code in
    the table of the unpickler. */
@@ -94,7 +94,7 @@ static inline bind_object *bind_is(lua_State *L, int arg,
 void bind_push_handle(lua_State *L, uint8_t code, uint32_t id, uint32_t gen,
                       uint32_t aux);
 
-/* --- arguments and waiting (check.c) --------------------------------- */
+/* ---- arguments and waiting (check.c) -------------------------------- */
 
 /* Seconds at `arg`: nil/none -> for ever, <= 0 -> at once; NaN or not a
    number -> error that names `fn`. */

@@ -18,7 +18,7 @@ void cells_wait(lua_State *L, mp_array_shm *array, mp_array_hold *hold) {
     while (mp_array_enter(array, hold) < 0);
 }
 
-/* ---- making them ------------------------------------------------------ */
+/* ---- making them ---------------------------------------------------- */
 
 int cells_type(lua_State *L, int arg, const char *fn) {
     size_t len;
@@ -105,7 +105,7 @@ int cells_copy(lua_State *L, const bind_object *o) {
     return 1;
 }
 
-/* ---- the lock's methods ----------------------------------------------- */
+/* ---- the lock's methods --------------------------------------------- */
 
 static bind_object *locking_self(lua_State *L) {
     return cells_self(L, &cells_value, &cells_array);
@@ -168,7 +168,7 @@ static int guard_method(lua_State *L) {
     return forward(L, "guard");
 }
 
-/* ---- classes ---------------------------------------------------------- */
+/* ---- classes -------------------------------------------------------- */
 
 static const luaL_Reg lock_methods[] = {
     {"get_lock", get_lock}, {"get_obj", get_obj},   {"acquire", acquire},

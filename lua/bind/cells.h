@@ -13,7 +13,7 @@
 extern const bind_class cells_value, cells_raw_value;
 extern const bind_class cells_array, cells_raw_array;
 
-/* --- the object ------------------------------------------------------ */
+/* ---- the object ----------------------------------------------------- */
 
 /* The object at index 1, which is of one of the two classes; else raises
    TypeError, or StateError when it is closed. */
@@ -39,7 +39,7 @@ static inline void cells_enter(lua_State *L, mp_array_shm *array,
         cells_wait(L, array, hold);
 }
 
-/* --- words ----------------------------------------------------------- */
+/* ---- words ---------------------------------------------------------- */
 
 /* The value at `idx` as content of a cell. TypeError when it is of the wrong
    type, ValueError when it is out of range. */
@@ -65,7 +65,7 @@ void *cells_buffer(lua_State *L, int type, uint64_t n, cells_room *room);
 const void *cells_read(lua_State *L, int idx, int type, const char *what,
                        uint64_t *n);
 
-/* --- making them ----------------------------------------------------- */
+/* ---- making them ---------------------------------------------------- */
 
 /* The type code at `arg`. */
 int cells_type(lua_State *L, int arg, const char *fn);
@@ -84,7 +84,7 @@ void cells_keep_lock(lua_State *L, int arg);
    the same lock of somebody else. */
 int cells_copy(lua_State *L, const bind_object *o);
 
-/* --- classes --------------------------------------------------------- */
+/* ---- classes -------------------------------------------------------- */
 
 /* Opens a class: __index is `index` with the table of `methods`, and for a
    class that locks those of its lock (get_lock, acquire ...), as its first

@@ -6,7 +6,7 @@
 
 #include "bind/cells.h"
 
-/* ---- numbers ---------------------------------------------------------- */
+/* ---- numbers -------------------------------------------------------- */
 
 const char *cells_range(lua_State *L, int type) {
     const mp_cell_type *t = &mp_cell_types[type];
@@ -53,7 +53,7 @@ static uint64_t float_word(lua_State *L, int idx, int type) {
     return word;
 }
 
-/* ---- characters ------------------------------------------------------- */
+/* ---- characters ----------------------------------------------------- */
 
 /* The code point at `s` and how many bytes it takes; 0: this is not UTF-8.
    Strict: no overlong form, no surrogate, nothing above U+10FFFF. */
@@ -107,7 +107,7 @@ void cells_push(lua_State *L, int type, uint64_t word) {
     }
 }
 
-/* ---- many ------------------------------------------------------------- */
+/* ---- many ----------------------------------------------------------- */
 
 void *cells_buffer(lua_State *L, int type, uint64_t n, cells_room *room) {
     size_t size = mp_cell_types[type].size;

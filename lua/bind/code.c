@@ -8,7 +8,7 @@
 #define CODE_LEN_MAX ((uint64_t)1 << 34)
 #define CELL_SHIFT 8            /* info of a cell: function << 8 | upvalue */
 
-/* --- writing --------------------------------------------------------- */
+/* ---- writing -------------------------------------------------------- */
 
 /* lua_dump's writer. The buffer is malloc'ed: a luaL_Buffer would put
    things on the stack of the state that is being dumped from. */
@@ -166,7 +166,7 @@ pack_step code_write_step(lua_State *L, packer *k, pack_frame *f) {
     return STEP_DONE;
 }
 
-/* --- reading --------------------------------------------------------- */
+/* ---- reading -------------------------------------------------------- */
 
 typedef struct piece {
     const char *p;
@@ -241,7 +241,7 @@ bool code_read_cell(unpacker *u, int slot, int upvalue) {
     return true;
 }
 
-/* --- words ----------------------------------------------------------- */
+/* ---- words ---------------------------------------------------------- */
 
 /* Pushes the first name, in string order, under which the table on top
    (popped) has the value at `value`; or nil. */

@@ -64,7 +64,7 @@ static int cond_locked(lua_State *L) {
     return 1;
 }
 
-/* ---- waiting ----------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------- */
 
 /* A wait's outcome.
    raised  an error was raised meanwhile, and is pushed
@@ -148,7 +148,7 @@ static int cond_wait_for(lua_State *L) {
     }
 }
 
-/* ---- notifying ---------------------------------------------------------------- */
+/* ---- notifying ------------------------------------------------------ */
 
 static int notify(lua_State *L, mp_cond_shm *cond, uint32_t n) {
     if (mp_cond_notify(cond, n) < 0)
@@ -169,7 +169,7 @@ static int cond_notify_all(lua_State *L) {
     return notify(L, self(L, 1)->shm, UINT32_MAX);
 }
 
-/* ---- the class ------------------------------------------------------------------ */
+/* ---- the class ------------------------------------------------------ */
 
 static int cond_tostring(lua_State *L) {
     const bind_object *o = bind_is(L, 1, &cond_class);

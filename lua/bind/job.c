@@ -72,7 +72,7 @@ static bool usable(const job_ud *j) {
     return j->job && j->pool->object.shm;
 }
 
-/* ---- feeding -------------------------------------------------------------------- */
+/* ---- feeding -------------------------------------------------------- */
 
 static uint64_t room(const job_ud *j) {
     uint64_t out = j->fed - j->taken, span = j->fed - j->low;
@@ -193,7 +193,7 @@ static void refill(lua_State *L, job_ud *j, int self) {
         feed(L, j, self);
 }
 
-/* ---- results ----------------------------------------------------------------------- */
+/* ---- results -------------------------------------------------------- */
 
 enum { TAKEN_VALUE, TAKEN_ERROR };
 
@@ -295,7 +295,7 @@ static bool is_over(const job_ud *j) {
     return !usable(j) || at_end(j);
 }
 
-/* ---- ordered: next, and all ---------------------------------------------------------- */
+/* ---- ordered: next, and all ----------------------------------------- */
 
 /* The index and tag of the next result, in order; tag 0 at the end; false on
    timeout. */
@@ -314,7 +314,7 @@ static bool next_in_order(lua_State *L, job_ud *j, int self,
     return true;
 }
 
-/* ---- unordered -------------------------------------------------------------------------- */
+/* ---- unordered ------------------------------------------------------ */
 
 static unsigned char *flag(const job_ud *j, uint64_t i) {
     return &j->seen[i & (j->window - 1)];
@@ -355,7 +355,7 @@ static bool next_of_any(lua_State *L, job_ud *j, int self,
     return true;
 }
 
-/* ---- the doors -------------------------------------------------------------------------- */
+/* ---- the doors ------------------------------------------------------ */
 
 /* The job is not needed any more. */
 static void give_up(job_ud *j, unsigned how) {
@@ -596,6 +596,11 @@ static int job_wait(lua_State *L) {
 /* ready(job) -> boolean: is everything done, or never going to be? */
 static int job_ready(lua_State *L) {
     job_ud *j = check_job(L, "ready");
+    /* Who only ever asks would wait for a dead crew without end. */
+    if (usable(j) && !mp_job_finished(j->job)) {
+        lua_getiuservalue(L, 1, UV_POOL);
+        bind_pool_restart(L, j->pool, lua_gettop(L));
+    }
     lua_pushboolean(L, !usable(j) || mp_job_finished(j->job) ||
                            mp_pool_state(pool_of(j->pool)) >=
                                MP_POOL_TERMINATE);
@@ -631,7 +636,7 @@ static int job_close(lua_State *L) {
     return 0;
 }
 
-/* ---- making one ---------------------------------------------------------------------------- */
+/* ---- making one ----------------------------------------------------- */
 
 static uint64_t power_of_two(uint64_t n) {
     uint64_t p = 1;

@@ -32,7 +32,7 @@ static const char *pid_of(lua_State *L, uint32_t owner) {
     return lua_pushfstring(L, "%d", (int)pid);
 }
 
-/* ---- Lock ------------------------------------------------------------------ */
+/* ---- Lock ----------------------------------------------------------- */
 
 static int acquire_lock(void *shm, mp_deadline deadline) {
     return mp_lock_acquire(shm, deadline);
@@ -87,7 +87,7 @@ static int lock_tostring(lua_State *L) {
     return 1;
 }
 
-/* ---- RLock ------------------------------------------------------------------- */
+/* ---- RLock ---------------------------------------------------------- */
 
 static int acquire_rlock(void *shm, mp_deadline deadline) {
     return mp_rlock_acquire(shm, deadline);
@@ -151,7 +151,7 @@ static int rlock_tostring(lua_State *L) {
     return 1;
 }
 
-/* ---- the classes ---------------------------------------------------------------- */
+/* ---- the classes ---------------------------------------------------- */
 
 static const luaL_Reg lock_methods[] = {
     {"acquire", lock_acquire}, {"release", lock_release},
@@ -196,7 +196,7 @@ static int new_rlock(lua_State *L) {
     return new_object(L, &rlock_class, mp_rlock_create);
 }
 
-/* ---- for other nouns ------------------------------------------------------------ */
+/* ---- for other nouns ------------------------------------------------ */
 
 void bind_push_rlock_view(lua_State *L, const bind_object *of,
                           uint32_t aux) {

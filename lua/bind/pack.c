@@ -10,7 +10,7 @@
 
 static const char store_key; /* its address is the key in the registry */
 
-/* --- the store ------------------------------------------------------- */
+/* ---- the store ------------------------------------------------------ */
 
 static int store_gc(lua_State *L) {
     pack_store *s = lua_touserdata(L, 1);
@@ -46,7 +46,7 @@ pack_store *pack_store_push(lua_State *L) {
     return new_store(L);
 }
 
-/* --- the encoder ------------------------------------------------------ */
+/* ---- the encoder ---------------------------------------------------- */
 
 static void drop_anchor(lua_State *L, packer *k) {
     if (k->anchored) {
@@ -128,7 +128,7 @@ void pack_end(lua_State *L, int idx) {
     lua_pop(L, 1);
 }
 
-/* --- the window ------------------------------------------------------- */
+/* ---- the window ----------------------------------------------------- */
 
 void pack_window_spill(lua_State *L, pack_window *w) {
     if (lua_isnil(L, w->spill)) {

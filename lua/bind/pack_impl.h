@@ -92,7 +92,7 @@ enum {
                                     all under its name in the registry */
 #define PACK_KEEP ((size_t)1 << 20) /* buffers up to this are kept */
 
-/* --- the state's store (pack.c, pack_names.c) ------------------------ */
+/* ---- the state's store (pack.c, pack_names.c) ----------------------- */
 
 /* User values of the store. */
 enum { STORE_SPARE = 1, STORE_PATHS, STORE_OBJECTS, STORE_CLASSES,
@@ -161,7 +161,7 @@ int pack_class_register(lua_State *L);
 /* Fields of a class's entry. */
 enum { CLASS_META = 1, CLASS_REDUCE, CLASS_REBUILD, CLASS_NAME };
 
-/* --- frames on the Lua stack (pack.c) -------------------------------- */
+/* ---- frames on the Lua stack (pack.c) ------------------------------- */
 
 /* Encoder and decoder hold their unfinished things ("frames") as two Lua
    stack slots each, the thing and a key.  Only the innermost are on the
@@ -186,7 +186,7 @@ void pack_window_spill(lua_State *L, pack_window *w);
 /* Brings back the half that was moved last, below what is on top. */
 void pack_window_restore(lua_State *L, pack_window *w);
 
-/* --- the encoder (pack_write.c) -------------------------------------- */
+/* ---- the encoder (pack_write.c) ------------------------------------- */
 
 typedef struct pack_frame {
     uint8_t kind;       /* FRAME_* */
@@ -312,7 +312,7 @@ pack_step pack_renew(lua_State *L, packer *k, bool rescan);
 /* Raises the PicklingError: the culprit is on top. (pack_path.c) */
 int pack_refuse(lua_State *L, packer *k, const char *advice, ...);
 
-/* --- the decoder (pack_read.c) --------------------------------------- */
+/* ---- the decoder (pack_read.c) -------------------------------------- */
 
 typedef struct unpack_frame {
     uint8_t kind;        /* FRAME_*, UNPACK_META */

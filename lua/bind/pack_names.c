@@ -41,7 +41,7 @@ int pack_names_verify(lua_State *L, const pack_store *s, size_t id,
     return same ? (int)s->names.entries[id].info : -1;
 }
 
-/* --- wire form ------------------------------------------------------- */
+/* ---- wire form ------------------------------------------------------ */
 
 /* Pushes the path at `idx` (wire form) with the key on top (popped) at its
    end. A path has a tag, the number of its parts and the parts. */
@@ -97,7 +97,7 @@ static bool better(lua_State *L, int a, int b) {
     return memcmp(x, y, alen) < 0;
 }
 
-/* --- scanning -------------------------------------------------------- */
+/* ---- scanning ------------------------------------------------------- */
 
 /* The tables of the store on the stack during a scan. */
 typedef struct scan {
@@ -401,7 +401,7 @@ void pack_names_scan_deep(lua_State *L, pack_store *store) {
     lua_settop(L, top);
 }
 
-/* --- registering ----------------------------------------------------- */
+/* ---- registering ---------------------------------------------------- */
 
 /* Raises ValueError if classes[key at `key`] is an entry whose `field` is
    another than the value at `other`. */

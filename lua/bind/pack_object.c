@@ -5,7 +5,7 @@
 #include "bind/bind.h"
 #include "bind/pack_impl.h"
 
-/* --- reducing ---------------------------------------------------------- */
+/* ---- reducing ------------------------------------------------------- */
 
 /* Results of hooks live until the message is done: the memo knows them by
    address. The value is on top. */
@@ -103,7 +103,7 @@ static bool reducible(lua_State *L, packer *k, pack_step *step) {
     return true;
 }
 
-/* --- objects ----------------------------------------------------------- */
+/* ---- objects -------------------------------------------------------- */
 
 /* Writes META and the name of the metatable on top, or returns false. */
 static bool put_meta(lua_State *L, packer *k) {
@@ -147,7 +147,7 @@ pack_step pack_enter_object(lua_State *L, packer *k) {
     return STEP_DONE;
 }
 
-/* --- userdata ---------------------------------------------------------- */
+/* ---- userdata ------------------------------------------------------- */
 
 /* Enters a shared object into the list of the message, once. */
 static void note_handle(lua_State *L, packer *k, const bind_object *o) {
@@ -199,7 +199,7 @@ pack_step pack_enter_userdata(lua_State *L, packer *k) {
     return STEP_DONE;
 }
 
-/* --- environments ------------------------------------------------------ */
+/* ---- environments --------------------------------------------------- */
 
 /* field _G of the table at 1, as its users see it */
 static int get_g(lua_State *L) {

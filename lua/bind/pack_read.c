@@ -20,7 +20,7 @@ int unpack_damaged(unpacker *u, const char *why) {
                       (LUAI_UACINT)(u->p - u->start), why);
 }
 
-/* --- bytes ----------------------------------------------------------- */
+/* ---- bytes ---------------------------------------------------------- */
 
 static uint64_t left(const unpacker *u) {
     return (uint64_t)(u->end - u->p);
@@ -50,7 +50,7 @@ void unpack_string(unpacker *u, uint64_t n) {
     lua_pushlstring(u->L, (const char *)p, (size_t)n);
 }
 
-/* --- references ------------------------------------------------------ */
+/* ---- references ----------------------------------------------------- */
 
 void unpack_keep(unpacker *u, int slot, uint64_t number, bool shared) {
     if (!shared)
@@ -75,7 +75,7 @@ void unpack_ref(unpacker *u, uint64_t n) {
     unpack_kept(u, UNPACK_SLOT_REFS, n);
 }
 
-/* --- scalars ---------------------------------------------------------- */
+/* ---- scalars -------------------------------------------------------- */
 
 static void read_short_key(unpacker *u, bool shared) {
     uint64_t number = u->keys++;
@@ -117,7 +117,7 @@ bool unpack_scalar(unpacker *u) {
     return true;
 }
 
-/* --- frames ---------------------------------------------------------- */
+/* ---- frames --------------------------------------------------------- */
 
 static void grow_frames(unpacker *u) {
     size_t cap = u->frames_cap * 2;
@@ -167,7 +167,7 @@ static void close_frame(unpacker *u) {
         pack_window_restore(u->L, &u->window);
 }
 
-/* --- filling frames --------------------------------------------------- */
+/* ---- filling frames ------------------------------------------------- */
 
 /* Pushes a whole value (true) or opens a frame (false). */
 static bool read_value(unpacker *u) {
@@ -341,7 +341,7 @@ static void run(unpacker *u) {
     }
 }
 
-/* --- the whole ------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------ */
 
 /* All values of a message, above the fixed slots. */
 static int read_all(unpacker *u) {

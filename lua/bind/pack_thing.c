@@ -16,7 +16,7 @@ static void check_claim(unpacker *u, uint64_t items, uint64_t pairs) {
         unpack_damaged(u, "more items are announced than bytes are left");
 }
 
-/* --- things ---------------------------------------------------------- */
+/* ---- things --------------------------------------------------------- */
 
 static int capped(uint64_t n) {
     return n < INT32_MAX / 2 ? (int)n : INT32_MAX / 2;
@@ -102,7 +102,7 @@ static void read_handle(unpacker *u, bool shared) {
     unpack_keep(u, UNPACK_SLOT_REFS, number, shared);
 }
 
-/* --- names ----------------------------------------------------------- */
+/* ---- names ---------------------------------------------------------- */
 
 /* The module whose name is on top is not loaded: replaces the name by what
    require makes of it, if the sender is trusted. */

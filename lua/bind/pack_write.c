@@ -17,7 +17,7 @@
 #include "bind/code.h"
 #include "bind/pack_impl.h"
 
-/* --- bytes ----------------------------------------------------------- */
+/* ---- bytes ---------------------------------------------------------- */
 
 unsigned char *pack_room_slow(lua_State *L, packer *k, size_t n) {
     size_t need = k->out.len + n;
@@ -51,7 +51,7 @@ static void put_float(lua_State *L, packer *k, lua_Number v) {
     k->out.len += 9;
 }
 
-/* --- identity -------------------------------------------------------- */
+/* ---- identity ------------------------------------------------------- */
 
 void pack_remember(lua_State *L, packer *k, pack_memo *m, const void *key,
                    uint64_t info) {
@@ -203,7 +203,7 @@ bool pack_scalar(lua_State *L, packer *k, int idx) {
     }
 }
 
-/* --- frames ---------------------------------------------------------- */
+/* ---- frames --------------------------------------------------------- */
 
 pack_frame *pack_open(lua_State *L, packer *k, int kind) {
     if (k->nframes - k->window.spilled == PACK_WINDOW)
@@ -231,7 +231,7 @@ static void close_frame(lua_State *L, packer *k) {
         pack_window_restore(L, &k->window);
 }
 
-/* --- tables ---------------------------------------------------------- */
+/* ---- tables --------------------------------------------------------- */
 
 void pack_begin_table(lua_State *L, packer *k) {
     pack_remember_next(L, k, lua_topointer(L, -1), MEMO_THING);
@@ -337,7 +337,7 @@ static pack_step step_table(lua_State *L, packer *k, pack_frame *f) {
     return end_table(L, k, f);
 }
 
-/* --- each type -------------------------------------------------------- */
+/* ---- each type ------------------------------------------------------ */
 
 static pack_step enter_table(lua_State *L, packer *k) {
     const void *key = lua_topointer(L, -1);
@@ -380,7 +380,7 @@ static pack_step step_list(lua_State *L, packer *k, pack_frame *f) {
     return STEP_DONE;
 }
 
-/* --- the whole ------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------ */
 
 static pack_step run(lua_State *L, packer *k) {
     static pack_step (*const steps[])(lua_State *, packer *, pack_frame *) =

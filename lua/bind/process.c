@@ -38,7 +38,7 @@ static const bind_class child_class = {.name = "Child"};
 /* Keys of the registry: their addresses. */
 static const char CHILDREN, KIT, SENTINEL;
 
-/* --- the end ----------------------------------------------------------- */
+/* ---- the end -------------------------------------------------------- */
 
 static void end_process(void) { mp_family_end(NULL); }
 
@@ -48,7 +48,7 @@ static int end_state(lua_State *L) {
     return 0;
 }
 
-/* --- a child's state ----------------------------------------------------- */
+/* ---- a child's state ------------------------------------------------ */
 
 /* os.exit([code [, close]]) in a child: `close` is not heeded. */
 static int child_exit(lua_State *L) {
@@ -114,7 +114,7 @@ void bind_child_enter(lua_State *L) {
     lua_toclose(L, kit);
 }
 
-/* --- starting ------------------------------------------------------------ */
+/* ---- starting ------------------------------------------------------- */
 
 enum { BEGIN = 1, REPORT, OBJECT, DAEMON }; /* arguments of start */
 
@@ -218,7 +218,7 @@ static int process_methods(lua_State *L) {
     return 1;
 }
 
-/* --- a child, seen by its parent ----------------------------------------- */
+/* ---- a child, seen by its parent ------------------------------------ */
 
 static child *check_child(lua_State *L) {
     return luaL_checkudata(L, 1, "mp.Child");
@@ -303,7 +303,7 @@ static int child_close(lua_State *L) {
     return 0;
 }
 
-/* --- any participant: a parent ------------------------------------------- */
+/* ---- any participant: a parent -------------------------------------- */
 
 /* alive(tag) */
 static int process_alive(lua_State *L) {
@@ -351,7 +351,7 @@ static int process_parameters(lua_State *L) {
     return 2;
 }
 
-/* --- opening --------------------------------------------------------------- */
+/* ---- opening -------------------------------------------------------- */
 
 static void open_child_class(lua_State *L) {
     static const luaL_Reg methods[] = {

@@ -14,7 +14,7 @@ void bind_adopt(bind_object *o, uint32_t id, uint32_t gen) {
     o->shm = mp_object_block(id);
 }
 
-/* ---- waiting ------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------- */
 
 static int call_interrupted(lua_State *L) {
     bind_interrupted(L);
@@ -63,7 +63,7 @@ int bind_acquire(lua_State *L, bind_self self, const bind_lockable *how) {
     return push_abandoned(L, 1, r == MP_LOCK_ABANDONED);
 }
 
-/* ---- guards ---------------------------------------------------------------- */
+/* ---- guards --------------------------------------------------------- */
 
 /* Holds from its arming until it is closed, for the participant `tag`: a
    copy of it in a forked child holds nothing. Its user value is the object;

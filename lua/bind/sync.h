@@ -6,7 +6,7 @@
 
 #include "bind/bind.h"
 
-/* --- for other nouns (lock.c) ------------------------------------------ */
+/* ---- for other nouns (lock.c) --------------------------------------- */
 
 /* Pushes an RLock that is the mp_rlock_shm at `aux` (> 0) bytes into the
    block of `of`'s object; it keeps that object alive by itself. The owner
@@ -22,7 +22,7 @@ bind_object *bind_test_lock(lua_State *L, int arg, bool *recursive);
 bool bind_lock_acquire(lua_State *L, int arg);
 void bind_lock_release(lua_State *L, int arg);
 
-/* --- among these nouns (sync.c) ------------------------------------------ */
+/* ---- among these nouns (sync.c) ------------------------------------- */
 
 /* How to acquire and to release what lies at o->shm: 0, MP_LOCK_ABANDONED or
    -errno, as sync/lock.h has it. */

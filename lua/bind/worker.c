@@ -36,7 +36,7 @@ static int traceback(lua_State *L) {
     return 1;
 }
 
-/* ---- one item --------------------------------------------------------------- */
+/* ---- one item ------------------------------------------------------- */
 
 /* Pushes the job's function: decoded once per worker, found by the ref of
    its message, which no two functions of a pool share. */
@@ -144,7 +144,7 @@ static int run_range(lua_State *L) {
     return 0;
 }
 
-/* ---- errors -------------------------------------------------------------------- */
+/* ---- errors --------------------------------------------------------- */
 
 /* failure(value, traceback, f, index, id, phase) -> error object, which it
    packs: [1] the hooks, [2] the error value. Returns the block as integer. */
@@ -215,7 +215,7 @@ static void work_off(lua_State *L, worker *w) {
     mp_worker_at(w->shm, w->at);
 }
 
-/* ---- the process ------------------------------------------------------------------- */
+/* ---- the process ---------------------------------------------------- */
 
 /* [1] hooks: setup(id, tag of the pool owner), which also calls the
    initializer of the user. */

@@ -226,11 +226,10 @@ end
 
 --- What a worker does first.
 local function setup(opts)
-    local name = process.current_process().name
-    local pid = core.getpid()
-    return function(id, tag)
-        local me = process._describe(("PoolWorker-%d"):format(id), true, {id})
-        process._become(me, name, pid, tag)
+    local card = process._card()
+    return function(id)
+        process._become(process._describe(("PoolWorker-%d"):format(id), true,
+            tostring(id), card))
         if opts.initializer then
             local args = opts.initargs or {}
             opts.initializer(table.unpack(args, 1, args.n or #args))

@@ -43,7 +43,7 @@ int mp_array_enter_slow(mp_array_hold *hold) {
     return r < 0 ? r : 0;
 }
 
-/* ---- cells in bulk ---------------------------------------------------- */
+/* ---- cells in bulk -------------------------------------------------- */
 
 /* From one place to another, each cell by one load and one store. */
 #define COPY(bits, to, from, n)                                              \
@@ -77,7 +77,7 @@ void mp_array_fill(mp_array_shm *array, uint64_t first, uint64_t n,
         mp_cell_store(array->type, array->cells, i, word);
 }
 
-/* ---- objects ---------------------------------------------------------- */
+/* ---- objects -------------------------------------------------------- */
 
 static void destroy(void *object) {
     mp_array_shm *array = object;

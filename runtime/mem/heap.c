@@ -210,10 +210,10 @@ static uint64_t new_run(uint64_t n, uint64_t entry) {
     return unit;
 }
 
-/* ---- spans ----------------------------------------------------------- */
+/* ---- spans ---------------------------------------------------------- */
 
 static void shape_span(span_shm *span, unsigned class) {
-    uint32_t bytes = (class >= FIRST_WIDE ? WIDE : 1) << MP_UNIT_SHIFT;
+    uint32_t bytes = (class >= FIRST_WIDE ? (uint32_t)WIDE : 1U) << MP_UNIT_SHIFT;
     uint32_t size = class_size[class];
     uint32_t blocks = (bytes - (uint32_t)sizeof *span) / (size + 4);
     uint32_t head = (uint32_t)sizeof *span + blocks * 4;
@@ -400,7 +400,7 @@ mp_ref mp_alloc(size_t size) {
     }
 }
 
-/* ---- states ------------------------------------------------------------ */
+/* ---- states --------------------------------------------------------- */
 
 /* Where a block's state is: `run` for a whole run, else the word. */
 typedef struct place {
@@ -504,7 +504,7 @@ size_t mp_block_size(mp_ref block) {
     return p.word ? p.span->size : (size_t)(E_N(p.entry) << MP_UNIT_SHIFT);
 }
 
-/* ---- the whole heap ------------------------------------------------------ */
+/* ---- the whole heap ------------------------------------------------- */
 
 uint64_t mp_heap_used(void) {
     mp_super_shm *super = mp_me->super;

@@ -59,7 +59,7 @@ static entry_shm *entry_of(uint32_t id) {
     return (entry_shm *)mp_at(segment) + id % PER_SEGMENT;
 }
 
-/* ---- ledgers ------------------------------------------------------------ */
+/* ---- ledgers -------------------------------------------------------- */
 
 /* The ledger word with the bit of `id`, or NULL when its page is missing. */
 static _Atomic uint64_t *ledger_word(mp_slot_shm *slot, uint32_t id) {
@@ -96,7 +96,7 @@ static uint64_t load(const _Atomic uint64_t *word) {
     return atomic_load_explicit(word, memory_order_relaxed);
 }
 
-/* ---- private counts ------------------------------------------------------ */
+/* ---- private counts ------------------------------------------------- */
 
 static bool room_for_count(uint32_t id) {
     if (id < mp_me->held_cap) return true;
@@ -111,7 +111,7 @@ static bool room_for_count(uint32_t id) {
     return true;
 }
 
-/* ---- destruction --------------------------------------------------------- */
+/* ---- destruction ---------------------------------------------------- */
 
 /* Frees the entry of a destroyed object: out of the dying list, into the
    free list; the block passes through a hand. `slot` is mine, or that of the
@@ -172,7 +172,7 @@ static bool drop_ref(mp_txn *txn, uint32_t id, entry_shm *e) {
     return true;
 }
 
-/* ---- creation ------------------------------------------------------------ */
+/* ---- creation ------------------------------------------------------- */
 
 /* Installs `block` as the segment of entry n, if need be, and makes entry n
    the free list; caller holds super->table. Entry 0 is nobody. */
@@ -270,7 +270,7 @@ int mp_object_create(int type, mp_ref block, uint32_t *id_out,
     return 0;
 }
 
-/* ---- holders -------------------------------------------------------------- */
+/* ---- holders -------------------------------------------------------- */
 
 /* The entry, locked, if {id, gen} is alive; else NULL. */
 static entry_shm *lock_live(uint32_t id, uint32_t gen) {
@@ -365,7 +365,7 @@ void mp_object_unhold(_Atomic uint32_t *where) {
     if (last) destroy_dying(mp_me->slot);
 }
 
-/* ---- messages -------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------- */
 
 static uint32_t *handles_of(mp_message_shm *m) {
     return (uint32_t *)(void *)((unsigned char *)m + m->handles_at);
@@ -402,7 +402,7 @@ void mp_message_drop(mp_ref block) {
     if (last) destroy_dying(mp_me->slot);
 }
 
-/* ---- fork and death ---------------------------------------------------------- */
+/* ---- fork and death ------------------------------------------------- */
 
 /* Calls f for every object in a slot's ledger. */
 static int each_held(mp_slot_shm *slot,

@@ -87,7 +87,7 @@ void mp_reap_sweep(void) {
     for (uint32_t i = 1; i < high; i++) {
         mp_slot_shm *slot = mp_slot_at(i);
         uint32_t tag = mp_tag_of(i, atomic_load(&slot->gen));
-        if ((atomic_load(&slot->state) & 3) == MP_SLOT_LIVE && !mp_tag_alive(tag))
-            mp_reap(tag);
+        bool live = (atomic_load(&slot->state) & 3) == MP_SLOT_LIVE;
+        if (live && !mp_tag_alive(tag)) mp_reap(tag);
     }
 }

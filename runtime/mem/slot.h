@@ -56,8 +56,10 @@ void mp_slot_release(uint32_t index);
 int mp_slot_claim(mp_self *self, uint32_t index);
 
 /* Puts `block` into a free hand: it is freed if this participant dies while
-   it is there, unless *at reached `value` (see mp_hand_shm). Returns the
-   hand's number, or -EMFILE when all are full. */
+   it is there, unless *at reached `value` (see mp_hand_shm). Nobody else may
+   move *at before this participant is reaped: not so for a word behind a
+   lock, which passes on sooner; there, the record that commits empties the
+   hand. Returns the hand's number, or -EMFILE when all are full. */
 int mp_hand_take(mp_ref block, const _Atomic uint64_t *at, uint64_t value);
 
 /* A free hand's number for a record of one's own, or -EMFILE. */

@@ -28,7 +28,7 @@ static uint32_t state_of(mp_ref node) {
     return load(&mp_waiter_at(node)->state);
 }
 
-/* ---- the round's end, under the mutex ------------------------------------ */
+/* ---- the round's end, under the mutex ------------------------------- */
 
 static void give_out(mp_barrier_shm *barrier) {
     uint32_t pending = load(&barrier->pending);
@@ -76,7 +76,7 @@ void mp_barrier_reset(mp_barrier_shm *barrier) {
     end_round(barrier, RESET);
 }
 
-/* ---- a party's way ---------------------------------------------------------- */
+/* ---- a party's way -------------------------------------------------- */
 
 /* Remembers that I am a party. */
 static void make_known(mp_barrier_shm *barrier) {
@@ -190,7 +190,7 @@ uint32_t mp_barrier_leave(mp_barrier_shm *barrier, mp_ref node) {
     return rank;
 }
 
-/* ---- the type ----------------------------------------------------------------- */
+/* ---- the type ------------------------------------------------------- */
 
 /* The first node of `tag` at or behind `node`, or 0. */
 static mp_ref find(mp_ref node, uint32_t tag) {

@@ -31,7 +31,7 @@ int mp_cond_release(mp_cond_shm *cond) {
                            : mp_lock_release(mp_at(cond->lock_at));
 }
 
-/* ---- under the mutex ----------------------------------------------------- */
+/* ---- under the mutex ------------------------------------------------ */
 
 static uint32_t state_of(mp_ref node) {
     return atomic_load_explicit(&mp_waiter_at(node)->state,
@@ -70,7 +70,7 @@ static mp_ref first_alive(mp_cond_shm *cond) {
     return node;
 }
 
-/* ---- waiting -------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------- */
 
 /* Gives the lock up, however often it is held. */
 static uint32_t unlock_all(mp_cond_shm *cond) {
@@ -133,7 +133,7 @@ bool mp_cond_wait_end(mp_cond_shm *cond, mp_cond_wait *wait, bool pass_on) {
     return notified;
 }
 
-/* ---- notifying ------------------------------------------------------------ */
+/* ---- notifying ------------------------------------------------------ */
 
 /* One waiter; its ref, or 0 when none waits. */
 static mp_ref notify_one(mp_cond_shm *cond) {
@@ -169,7 +169,7 @@ uint32_t mp_cond_waiting(mp_cond_shm *cond) {
     return n;
 }
 
-/* ---- the type -------------------------------------------------------------- */
+/* ---- the type ------------------------------------------------------- */
 
 /* Takes out one node of the dead one; false when there is none. Wakes those
    that are notified on the way: the dead one may have left that out. */

@@ -116,7 +116,7 @@ void mp_lock_bury(mp_lock_shm *lock, uint32_t dead_tag) {
     mp_lock_wake(lock);
 }
 
-/* ---- locks of their own ------------------------------------------------ */
+/* ---- locks of their own --------------------------------------------- */
 
 static void on_death(void *object, uint32_t dead_tag) {
     mp_lock_bury(object, dead_tag); /* also the head of an mp_rlock_shm */

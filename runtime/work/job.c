@@ -17,7 +17,7 @@ enum {
     LEAST_PATIENCE_NS = 500
 };
 
-/* ---- cells -------------------------------------------------------------------- */
+/* ---- cells ---------------------------------------------------------- */
 
 static mp_cell_shm *cells_at(uint64_t offset) {
     return (mp_cell_shm *)(void *)(mp_me->base + offset);
@@ -42,7 +42,7 @@ static void free_cells(uint64_t offset, uint64_t n) {
     }
 }
 
-/* ---- spinning ------------------------------------------------------------------ */
+/* ---- spinning ------------------------------------------------------- */
 
 /* Spinning pays where another processor answers soon, and takes from those
    who work where it does not: so a lost bet halves the next stake, and a won
@@ -53,7 +53,7 @@ static void learn_patience(uint32_t *patience, bool won) {
     *patience = ns > MOST_PATIENCE_NS ? MOST_PATIENCE_NS : ns;
 }
 
-/* ---- adding and dropping --------------------------------------------------------- */
+/* ---- adding and dropping -------------------------------------------- */
 
 static void describe(mp_job_shm *job, mp_ref self, const mp_job_spec *spec) {
     uint64_t cells = spec->window * sizeof(mp_cell_shm);
@@ -179,7 +179,7 @@ void mp_job_drop(mp_pool_shm *pool, mp_job_shm *job, unsigned how) {
     empty_grave(pool);
 }
 
-/* ---- the caller's side ----------------------------------------------------------- */
+/* ---- the caller's side ---------------------------------------------- */
 
 static void post(mp_pool_shm *pool) {
     atomic_store_explicit(
@@ -251,7 +251,7 @@ void mp_job_announce_end(mp_job_shm *job) {
     atomic_store(&job->mark, mp_get(&job->count));
 }
 
-/* ---- claiming --------------------------------------------------------------------- */
+/* ---- claiming ------------------------------------------------------- */
 
 /* What a worker is to take next: from `job` as it comes, or the range of the
    dead worker `orphan`. */
@@ -486,7 +486,7 @@ void mp_worker_result(const mp_job_shm *job, uint64_t i, unsigned tag,
     if (hand >= 0) mp_hand_drop(hand);
 }
 
-/* ---- for the crew -------------------------------------------------------------------- */
+/* ---- for the crew --------------------------------------------------- */
 
 bool mp_pool_has_work(mp_pool_shm *pool) {
     mp_mutex_lock(&pool->lock);

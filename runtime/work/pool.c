@@ -10,7 +10,7 @@
 
 enum { FUNCTIONS_KEPT = 32 }; /* unused ones, for the next job */
 
-/* ---- lifetime -------------------------------------------------------------- */
+/* ---- lifetime ------------------------------------------------------- */
 
 static void free_function(mp_pool_shm *pool, mp_function_shm *f,
                           mp_function_shm *before);
@@ -53,7 +53,7 @@ int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
     return r;
 }
 
-/* ---- functions -------------------------------------------------------------- */
+/* ---- functions ------------------------------------------------------ */
 
 /* FNV-1a, to find candidates; equality is by the bytes. */
 static uint64_t hash_bytes(const unsigned char *bytes, size_t n) {
@@ -164,7 +164,7 @@ mp_ref mp_function_message(const mp_job_shm *job) {
     return ((const mp_function_shm *)mp_at(job->function))->message;
 }
 
-/* ---- state ------------------------------------------------------------------- */
+/* ---- state ---------------------------------------------------------- */
 
 uint32_t mp_pool_state(const mp_pool_shm *pool) {
     return atomic_load_explicit(&pool->state, memory_order_acquire);

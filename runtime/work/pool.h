@@ -131,7 +131,7 @@ typedef struct mp_job_shm {
     uint64_t pad3[12];
 } mp_job_shm;
 
-/* ---- the caller ---------------------------------------------------------- */
+/* ---- the caller ----------------------------------------------------- */
 
 /* Creates the object, with `workers` (1..) places and one use by the caller.
    A worker ends after `most` items (0 = never). 0, -ENOMEM. */
@@ -218,7 +218,7 @@ void mp_job_drop(mp_pool_shm *pool, mp_job_shm *job, unsigned how);
    message is freed). */
 int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function);
 
-/* ---- a worker ------------------------------------------------------------ */
+/* ---- a worker ------------------------------------------------------- */
 
 /* A claim as its worker sees it. */
 typedef struct mp_range {
@@ -256,7 +256,7 @@ void mp_worker_broke(mp_pool_shm *pool, mp_ref reason);
 /* The worker has started. */
 void mp_worker_ready(mp_pool_shm *pool, uint32_t index);
 
-/* ---- the crew (crew.c) --------------------------------------------------- */
+/* ---- the crew (crew.c) ---------------------------------------------- */
 
 /* Forks and keeps the workers until the pool is over; never returns. */
 _Noreturn void mp_crew_run(mp_pool_shm *pool, mp_worker_main run, void *ctx);

@@ -59,19 +59,22 @@ local function read_range(file, first, size)
         before = file:read(1) or ""
     end
     local text = file:read(size) or ""
-    local last = #text
+    local got = #text
     if before:find("%S") then -- a word of the range before goes on here
         local space = text:find("%s")
         if not space then
-            return "", last == size
+            return "", got == size
         end
         text = text:sub(space)
     end
-    if last < size or not text:find("%S$") then
-        return text, last == size
+    if got < size then
+        return text, false
     end
-    local tail = text:match("%S+$")
-    return text:sub(1, -#tail - 1) .. complete(file, tail), true
+    local space = text:match("^.*()%s") or 0
+    if space == #text then
+        return text, true
+    end
+    return text:sub(1, space) .. complete(file, text:sub(space + 1)), true
 end
 
 --- The task of a worker: counts the words that begin in a range; when the

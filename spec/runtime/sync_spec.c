@@ -48,7 +48,7 @@ static int sem_in(mp_sem_shm *sem, double seconds) {
     return r;
 }
 
-/* ---- Lock ---------------------------------------------------------------- */
+/* ---- Lock --------------------------------------------------------------- */
 
 static mp_lock_shm *new_lock(uint32_t *id) {
     uint32_t gen;
@@ -176,7 +176,7 @@ SPEC_WITHIN(60, "lock: the same without futex_waitv") {
     storm_turns(50);
 }
 
-/* ---- RLock ------------------------------------------------------------------ */
+/* ---- RLock -------------------------------------------------------------- */
 
 static mp_rlock_shm *new_rlock(uint32_t *id) {
     uint32_t gen;
@@ -222,7 +222,7 @@ SPEC("rlock: of a killed holder begins anew") {
     mp_object_detach(id);
 }
 
-/* ---- Semaphore ---------------------------------------------------------------- */
+/* ---- Semaphore ---------------------------------------------------------- */
 
 static mp_sem_shm *new_sem(uint32_t value, uint32_t bound, uint32_t *id) {
     uint32_t gen;
@@ -302,7 +302,7 @@ SPEC_WITHIN(60, "sem: users that are killed anywhere stop nobody") {
     mp_object_detach(id);
 }
 
-/* ---- Event --------------------------------------------------------------------- */
+/* ---- Event -------------------------------------------------------------- */
 
 static int event_in(mp_event_shm *event, double seconds) {
     mp_deadline deadline = mp_deadline_in(seconds);

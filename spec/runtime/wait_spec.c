@@ -24,7 +24,7 @@ SPEC_PREPARE {
     mp_object_detach(id);
 }
 
-/* ---- Condition ----------------------------------------------------------- */
+/* ---- Condition ---------------------------------------------------------- */
 
 static mp_cond_shm *new_cond(uint32_t *id) {
     uint32_t gen;
@@ -232,7 +232,7 @@ SPEC_WITHIN(60, "cond: notifiers that are killed anywhere stop nobody") {
     mp_object_detach(id);
 }
 
-/* ---- Barrier --------------------------------------------------------------- */
+/* ---- Barrier ------------------------------------------------------------ */
 
 static mp_barrier_shm *new_barrier(uint32_t parties, uint32_t *id) {
     uint32_t gen;

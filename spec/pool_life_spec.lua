@@ -1,0 +1,604 @@
+-- Pool: how it begins and ends, initializers, replacement, and who may use
+-- it.
+
+local mp = require "mp"
+local core = require "mp.core"
+local helper = require "spec.helper"
+
+--- The error object that `f(...)` raises, which is of this kind.
+local function failure(kind, f, ...)
+    local ok, e = pcall(f, ...)
+    assert.is_false(ok)
+    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
+    return e, e.message
+end
+
+local function square(x)
+    return x * x
+end
+
+local function sleep(seconds)
+    require "mp".sleep(seconds)
+    return seconds
+end
+
+local function timed(f, ...)
+    local begin = mp.monotonic()
+    f(...)
+    return mp.monotonic() - begin
+end
+
+local function script(text, opts)
+    return helper.run({"-e", text}, opts)
+end
+
+--- Is there a process of this id (a zombie is none)?
+local function exists(pid)
+    local file = io.open("/proc/" .. pid .. "/stat")
+    if not file then
+        return false
+    end
+    local text = file:read("a") or ""
+    file:close()
+    return not text:match("%) [ZX]") and text ~= ""
+end
+
+local function all_gone(pids)
+    for _, pid in ipairs(pids) do
+        if exists(pid) then
+            return false
+        end
+    end
+    return true
+end
+
+--- The pids that took part in a map.
+local function pids_of(pool, n, chunk)
+    local seen, count = {}, 0
+    for _, pid in ipairs(pool:map(function()
+        return require "mp".getpid()
+    end, mp.range(n), chunk)) do
+        count = count + (seen[pid] and 0 or 1)
+        seen[pid] = true
+    end
+    return count, seen
+end
+
+describe("a pool's end", function()
+    it("by close and join finishes what was submitted (POL-11)", function()
+        local pool = mp.Pool(2)
+        local pids = pool._core:pids()
+        local r = pool:map_async(sleep, {0.1, 0.1, 0.1, 0.1}, 1)
+        pool:close()
+        pool:close()
+        pool:join()
+        pool:join()
+        assert.are.equal(4, r:get().n)
+        assert.is_true(all_gone(pids))
+    end)
+
+    it("needs close before join (T-W-29, POL-12)", function()
+        local pool <close> = mp.Pool(1)
+        local _, text = failure("StateError", pool.join, pool)
+        assert.are.equal("Pool is still running", text)
+    end)
+
+    it("means no more work (POL-14)", function()
+        local closed = mp.Pool(1)
+        closed:close()
+        local gone = mp.Pool(1)
+        gone:terminate()
+        for _, pool in ipairs {closed, gone} do
+            for _, name in ipairs {"map", "starmap", "imap", "map_async",
+                                   "imap_unordered", "starmap_async"} do
+                local _, text = failure("StateError", pool[name], pool,
+                    square, {1})
+                assert.are.equal("Pool not running", text)
+            end
+            failure("StateError", pool.apply, pool, square, {1})
+            failure("StateError", pool.apply_async, pool, square, {1})
+        end
+        closed:join()
+        gone:join()
+    end)
+
+    it("by terminate is quick with 40 tasks of 5 s (T-W-31)", function()
+        local pool = mp.Pool(8)
+        local pids = pool._core:pids()
+        local results = {}
+        for i = 1, 40 do
+            results[i] = pool:apply_async(sleep, {5})
+        end
+        local list = pool:map_async(sleep, {5, 5, 5})
+        assert.is_true(timed(pool.terminate, pool) < 0.5)
+        assert.is_true(all_gone(pids))
+        for i = 1, 40 do
+            assert.is_true(results[i]:ready())
+            assert.is_false(results[i]:successful())
+            failure("PoolTerminated", results[i].get, results[i])
+        end
+        for _ = 1, 2 do
+            failure("PoolTerminated", list.get, list)
+        end
+        pool:terminate()
+        pool:join()
+        pool:close()
+    end)
+
+    it("by terminate keeps the results that are there (POL-13)", function()
+        local pool = mp.Pool(1)
+        local r = pool:apply_async(square, {3})
+        r:wait()
+        pool:terminate()
+        assert.are.equal(9, r:get())
+        pool:join()
+    end)
+
+    it("by its block finishes the work (POL-15)", function()
+        local count <close> = mp.Value("q", 0)
+        do
+            local pool <close> = mp.Pool(2)
+            pool:map_async(function()
+                require "mp".sleep(0.01)
+                count:add(1)
+            end, mp.range(20), 1)
+        end
+        assert.are.equal(20, count.value)
+    end)
+
+    it("by an error in its block is at once (POL-15)", function()
+        local begin = mp.monotonic()
+        local ok, e = pcall(function()
+            local pool <close> = mp.Pool(2)
+            pool:map_async(sleep, {60, 60, 60})
+            error("out", 0)
+        end)
+        assert.are.same({false, "out"}, {ok, e})
+        assert.is_true(mp.monotonic() - begin < 1)
+    end)
+
+    it("by its block is harmless after close, join, terminate", function()
+        local kept
+        do
+            local pool <close> = mp.Pool(1)
+            pool:close()
+            pool:join()
+        end
+        do
+            local pool <close> = mp.Pool(1)
+            pool:terminate()
+        end
+        do
+            local pool <close> = mp.Pool(1)
+            kept = pool
+        end
+        kept:close()
+        kept:terminate()
+        kept:join()
+        kept:poll()
+        failure("StateError", kept.map, kept, square, {1})
+        assert.is_string(tostring(kept))
+    end)
+
+    it("by the collector stops everything (POL-16, T-W-33)", function()
+        local pids = (function()
+            local pool = mp.Pool(2)
+            pool:map_async(sleep, {60, 60})
+            return pool._core:pids()
+        end)()
+        collectgarbage()
+        collectgarbage()
+        assert.is_true(all_gone(pids))
+    end)
+
+    it("by the script's end is quick, with work left (T-W-33)", function()
+        for _, ending in ipairs {"", "os.exit(0)", "os.exit(0, true)"} do
+            local run
+            local took = timed(function()
+                run = script([[
+                    mp = require "mp"
+                    pool = mp.Pool(3)
+                    r = pool:map_async(mp.sleep, {60, 60, 60, 60})
+                    print(table.concat(pool._core:pids(), " "))
+                ]] .. ending)
+            end)
+            assert.are.equal("", run.stderr)
+            assert.are.equal(0, run.code)
+            assert.is_true(took < 1.5)
+            local pids = {}
+            for pid in run.stdout:gmatch("%d+") do
+                pids[#pids + 1] = pid
+            end
+            assert.are.equal(3, #pids)
+            helper.eventually(function() return all_gone(pids) end, 1)
+        end
+    end)
+
+    it("by the script's error tells the error only", function()
+        local run = script [[
+            local mp = require "mp"
+            local pool <close> = mp.Pool(2)
+            pool:map(function(x) error("bad " .. x, 0) end, {1})
+        ]]
+        assert.are.equal(1, run.code)
+        assert.matches("RemoteError: bad 1", run.stderr, 1, true)
+    end)
+
+    it("leaves nothing behind, 100 times over", function()
+        for _ = 1, 100 do
+            local pool <close> = mp.Pool(2)
+            pool:apply(square, {1})
+        end
+    end)
+end)
+
+describe("an initializer", function()
+    it("runs in every worker before its first task", function()
+        local pool <close> = mp.Pool(3, function(a, b)
+            require "mp".worker.state.sum = a + b
+        end, {1, 2})
+        local list = pool:map(function()
+            require "mp".sleep(0.01)
+            return require "mp".worker.state.sum
+        end, mp.range(12), 1)
+        for i = 1, 12 do
+            assert.are.equal(3, list[i])
+        end
+    end)
+
+    it("that fails breaks the pool, with its error (T-W-25)", function()
+        local starts <close> = mp.Value("q", 0)
+        local pool <close> = mp.Pool(3, function()
+            starts:add(1)
+            error("no database", 0)
+        end)
+        local e
+        local took = timed(function()
+            e = failure("BrokenPool", pool.map, pool, square, mp.range(100))
+        end)
+        assert.is_true(took < 1)
+        assert.matches("the initializer failed: no database", e.message, 1,
+            true)
+        assert.are.equal("no database", e.cause.value)
+        assert.is_string(e.traceback)
+        failure("BrokenPool", pool.apply, pool, square, {1})
+        failure("BrokenPool", pool.apply_async, pool, square, {1})
+        failure("BrokenPool", pool.imap, pool, square, {1})
+        sleep(0.1)
+        assert.is_true(starts.value <= 9)
+    end)
+
+    it("that fails leaves results that were awaited broken", function()
+        local gate <close> = mp.Event()
+        local pool <close> = mp.Pool(2, function()
+            gate:wait()
+            error("late", 0)
+        end)
+        local r = pool:map_async(square, {1, 2})
+        local it = pool:imap(square, {1, 2})
+        gate:set()
+        failure("BrokenPool", r.get, r, 10)
+        failure("BrokenPool", it.next, it, 10)
+        assert.is_false(r:successful())
+    end)
+
+    it("that exits or dies breaks the pool, no storm (PAIN-09)", function()
+        for _, how in ipairs {
+            function() os.exit(3) end,
+            function() os.exit(0) end,
+            function()
+                os.execute("kill -9 " .. require "mp".getpid())
+            end,
+        } do
+            local starts <close> = mp.Value("q", 0)
+            local pool <close> = mp.Pool(2, function()
+                starts:add(1)
+                how()
+            end)
+            local took = timed(function()
+                failure("BrokenPool", pool.map, pool, square, {1, 2})
+            end)
+            assert.is_true(took < 2)
+            assert.is_true(starts.value <= 12)
+        end
+    end)
+
+    it("runs in replacements, too", function()
+        local starts <close> = mp.Value("q", 0)
+        do
+            local pool <close> = mp.Pool {
+                processes = 1, maxtasksperchild = 1,
+                initializer = function() starts:add(1) end,
+            }
+            pool:map(square, {1, 2, 3}, 1)
+        end
+        assert.is_true(starts.value >= 3)
+    end)
+end)
+
+describe("maxtasksperchild", function()
+    it("replaces a worker after so many (T-W-27, POL-23)", function()
+        local pool <close> = mp.Pool(3, nil, nil, 2)
+        local count = pids_of(pool, 12, 1)
+        assert.is_true(count >= 6)
+    end)
+
+    it("of 1 gives each single task its own process", function()
+        local pool <close> = mp.Pool(2, nil, nil, 1)
+        assert.are.equal(40, (pids_of(pool, 40, 1)))
+        local sum = 0
+        for _, v in pool:imap_unordered(square, mp.range(1, 41), 1) do
+            sum = sum + v
+        end
+        assert.are.equal(40 * 41 * 81 // 6, sum)
+    end)
+
+    it("loses nothing over hundreds of replacements", function()
+        local pool <close> = mp.Pool(4, nil, nil, 3)
+        local list = pool:map(square, mp.range(1, 601), 2)
+        for i = 1, 600 do
+            assert.are.equal(i * i, list[i])
+        end
+    end)
+
+    it("keeps the worker's number", function()
+        local pool <close> = mp.Pool(2, nil, nil, 1)
+        for _, id in ipairs(pool:map(function()
+            return require "mp".worker.id
+        end, mp.range(20), 1)) do
+            assert.is_true(id == 1 or id == 2)
+        end
+    end)
+end)
+
+describe("mp.worker", function()
+    it("has id, state and index, and nothing outside", function()
+        local pool <close> = mp.Pool(2)
+        assert.is_nil(mp.worker.id)
+        assert.is_nil(mp.worker.index)
+        assert.are.same({1, 2, 3, n = 3}, pool:map(function()
+            return require "mp".worker.index
+        end, {7, 7, 7}))
+        local one <close> = mp.Pool(1)
+        for i = 1, 3 do
+            assert.are.equal(i, one:apply(function()
+                local state = require "mp".worker.state
+                state.n = (state.n or 0) + 1
+                return state.n
+            end))
+        end
+        assert.is_nil(mp.worker.state.n)
+    end)
+
+    it("is a daemon process named after its number", function()
+        local pool <close> = mp.Pool(1)
+        local name, daemon, parent, pid = pool:apply(function()
+            local m = require "mp"
+            local p = m.current_process()
+            return p.name, p.daemon, m.parent_process().pid, p.pid
+        end)
+        assert.is_string(name)
+        assert.is_true(daemon)
+        assert.are.equal(mp.getpid(), parent)
+        assert.are.equal(pool._core:pids()[1], pid)
+    end)
+
+    it("reads nothing from stdin, and draws its own numbers", function()
+        local pool <close> = mp.Pool(4)
+        assert.are.equal("", pool:apply(function()
+            return io.read("a")
+        end))
+        local seen = {}
+        for _, x in ipairs(pool:map(function()
+            require "mp".sleep(0.01)
+            return math.random(1 << 60)
+        end, mp.range(16), 1)) do
+            assert.is_nil(seen[x])
+            seen[x] = true
+        end
+    end)
+end)
+
+describe("a task", function()
+    it("may print whole lines, and close stdout (T-W-45)", function()
+        local run = script [[
+            local mp = require "mp"
+            local pool <close> = mp.Pool(2)
+            pool:map(function(x)
+                print(("line %04d"):format(x))
+            end, mp.range(200), 1)
+            pool:map(function() io.stdout:close() end, {1})
+            print(pool:apply(math.abs, {-3}))
+        ]]
+        assert.are.equal(0, run.code)
+        local n = 0
+        for line in run.stdout:gmatch("[^\n]+") do
+            n = n + (line:match("^line %d%d%d%d$") and 1 or 0)
+            assert.is_true(line == "3" or line:match("^line %d%d%d%d$")
+                ~= nil)
+        end
+        assert.are.equal(200, n)
+    end)
+
+    it("may start a process (POL-24)", function()
+        local pool <close> = mp.Pool(2)
+        assert.are.same({0, 7, n = 2}, pool:map(function(code)
+            local m = require "mp"
+            local p <close> = m.Process {
+                target = function() os.exit(code) end,
+            }
+            p:start()
+            p:join()
+            return p.exitcode
+        end, {0, 7}))
+    end)
+
+    it("may have a pool of its own (PAIN-25)", function()
+        local pool <close> = mp.Pool(2)
+        assert.are.same({14, 14, n = 2}, pool:map(function()
+            local m = require "mp"
+            local inner <close> = m.Pool(2)
+            local sum = 0
+            for _, v in ipairs(inner:map(function(x) return x * x end,
+                {1, 2, 3})) do
+                sum = sum + v
+            end
+            return sum
+        end, {1, 2}, 1))
+    end)
+
+    it("may leave a pool of its own open", function()
+        local pool = mp.Pool(1)
+        local pids = pool:apply(function()
+            local m = require "mp"
+            left_open = m.Pool(2)
+            left_open:map_async(m.sleep, {60, 60})
+            return left_open._core:pids()
+        end)
+        assert.are.equal(2, #pids)
+        pool:close()
+        pool:join()
+        helper.eventually(function() return all_gone(pids) end, 1)
+    end)
+end)
+
+describe("a pool in another process", function()
+    local function in_child(f, ...)
+        local out <close> = mp.SimpleQueue()
+        local p <close> = mp.Process {target = f, args = {out, ...}}
+        p:start()
+        local got = out:get()
+        p:join(10)
+        return got, p.exitcode
+    end
+
+    it("works when it was made there", function()
+        local got, code = in_child(function(out)
+            local pool <close> = require "mp".Pool(2)
+            out:put(pool:map(function(x) return x + 1 end, {1, 2}))
+        end)
+        assert.are.same({2, 3, n = 2}, got)
+        assert.are.equal(0, code)
+    end)
+
+    it("is refused when it came by fork, and stays whole", function()
+        local pool <close> = mp.Pool(1)
+        local r = pool:apply_async(sleep, {0.2})
+        in_forked = function(out)
+            local kinds = {}
+            for _, f in ipairs {
+                function() pool:apply(square, {1}) end,
+                function() pool:map(square, {1}) end,
+                function() pool:imap(square, {1}) end,
+                function() pool:terminate() end,
+                function() r:get() end,
+            } do
+                local ok, e = pcall(f)
+                kinds[#kinds + 1] = not ok and e.kind or "none"
+            end
+            out:put(kinds)
+        end
+        finally(function() in_forked = nil end)
+        local kinds = in_child(function(out) in_forked(out) end)
+        for _, kind in ipairs(kinds) do
+            assert.are.equal("StateError", kind)
+        end
+        assert.are.equal(5, #kinds)
+        assert.are.equal(0.2, r:get())
+        assert.are.equal(9, pool:apply(square, {3}))
+    end)
+
+    it("that is collected there does not stop it here", function()
+        local pool <close> = mp.Pool(1)
+        the_pool = pool
+        finally(function() the_pool = nil end)
+        local got = in_child(function(out)
+            the_pool = nil
+            collectgarbage()
+            collectgarbage()
+            out:put("collected")
+        end)
+        assert.are.equal("collected", got)
+        assert.are.equal(9, pool:apply(square, {3}))
+    end)
+end)
+
+describe("Pool() without resources", function()
+    --- Runs a script under a limit of the shell's `ulimit`.
+    local function limited(ulimit, text)
+        return helper.run({"-c", ulimit .. ' && exec "$0" -e "$1"',
+            helper.mplua, text}, {program = "/bin/sh", timeout = 20})
+    end
+
+    it("raises OSError when descriptors are used up", function()
+        local run = limited("ulimit -n 20", [[
+            local mp = require "mp"
+            local core = require "mp.core"
+            mp.Lock()
+            local files = {}
+            repeat
+                files[#files + 1] = io.open("/dev/null")
+            until not io.open("/dev/null")
+            local ok, e = pcall(mp.Pool, 4)
+            print(ok or e.kind, ok or e.message)
+            if ok then e:terminate() e = nil end
+            collectgarbage()
+            files = nil
+            collectgarbage()
+            print(#core.debug.children(), core.debug.objects())
+            local pool <close> = mp.Pool(2)
+            print(pool:apply(math.abs, {-5}))
+        ]])
+        assert.are.equal("", run.stderr)
+        assert.matches("0\t0\n5\n$", run.stdout)
+        assert.are.equal(0, run.code)
+    end)
+
+    it("raises OSError when some workers cannot be had", function()
+        for limit = 6, 20, 2 do
+            local run = limited("ulimit -n " .. limit, [[
+                local mp = require "mp"
+                local ok, e = pcall(mp.Pool, 12)
+                if ok then
+                    assert(e:apply(math.abs, {-5}) == 5)
+                    e:close()
+                    e:join()
+                else
+                    assert(e.kind == "OSError", e)
+                end
+                e = nil
+                collectgarbage()
+                print(require "mp.core".debug.objects())
+            ]])
+            assert.are.equal("", run.stderr)
+            assert.are.equal("0\n", run.stdout)
+            assert.are.equal(0, run.code)
+        end
+    end)
+
+    it("raises OSError when no process can be had", function()
+        local run = helper.run({"-c", [[
+            exec setpriv --reuid=54321 --clear-groups prlimit --nproc=4 \
+                "$0" -e "$1"
+        ]], helper.mplua, [[
+            local mp = require "mp"
+            local core = require "mp.core"
+            local lock = mp.Lock()
+            local before = core.debug.arena_bytes()
+            local ok, e = pcall(mp.Pool, 12)
+            print(ok, e.kind, e.code)
+            collectgarbage()
+            print(#core.debug.children(), core.debug.objects(),
+                core.debug.arena_bytes() - before)
+            local pool <close> = mp.Pool(1)
+            print(pool:apply(math.abs, {-5}))
+            lock = nil
+        ]]}, {program = "/bin/sh", timeout = 20})
+        if run.stderr:match("setpriv") then
+            pending("setpriv needs root")
+            return
+        end
+        assert.are.equal("", run.stderr)
+        assert.are.equal("false\tOSError\tEAGAIN\n0\t1\t0\n5\n", run.stdout)
+    end)
+end)
