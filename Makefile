@@ -46,7 +46,7 @@ OUTPUTS := $(BUILD)/mplua $(BUILD)/mp/core.so $(BUILD)/libmplua.a
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all demo test spec spec-c spec-lua bench lint san clean install \
+.PHONY: all demo test spec spec-c spec-lua bench fuzz lint san clean install \
         uninstall help FORCE
 
 all: $(OUTPUTS) ## build/mplua, build/mp/core.so, build/libmplua.a
@@ -108,6 +108,12 @@ san: ## every spec again, under the address and undefined sanitizers
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN=1 spec
 bench: all ## medians beside Python's, and their ratios
 	@MPLUA=$(BUILD)/mplua sh scripts/bench/run.sh
+$(BUILD)/fuzz_loads: spec/fuzz/fuzz_loads.c $(wildcard runtime/*/*.c lua/bind/*.c)
+	clang $(DEFS) $(LUA_CFLAGS) -g -O1 -fsanitize=fuzzer,address,undefined \
+	  -pthread -o $@ $^ $(LUA_LINK)
+fuzz: $(BUILD)/fuzz_loads ## the decoder under libFuzzer, for a minute (clang)
+	@mkdir -p $(BUILD)/corpus
+	$< -max_total_time=60 $(BUILD)/corpus spec/fuzz/corpus
 lint: ## floors, globals, syntax, the README's tree, marks left behind
 	@sh scripts/lint
 install: all ## into PREFIX (/usr/local); DESTDIR is honoured

@@ -451,9 +451,10 @@ describe("a task", function()
         local pool = mp.Pool(1)
         local pids = pool:apply(function()
             local m = require "mp"
-            left_open = m.Pool(2)
-            left_open:map_async(m.sleep, {60, 60})
-            return left_open._core:pids()
+            local inner = m.Pool(2)
+            m.worker.state.inner = inner
+            inner:map_async(m.sleep, {60, 60})
+            return inner._core:pids()
         end)
         assert.are.equal(2, #pids)
         pool:close()
@@ -484,7 +485,7 @@ describe("a pool in another process", function()
     it("is refused when it came by fork, and stays whole", function()
         local pool <close> = mp.Pool(1)
         local r = pool:apply_async(sleep, {0.2})
-        in_forked = function(out)
+        local kinds = in_child(function(out)
             local kinds = {}
             for _, f in ipairs {
                 function() pool:apply(square, {1}) end,
@@ -497,9 +498,7 @@ describe("a pool in another process", function()
                 kinds[#kinds + 1] = not ok and e.kind or "none"
             end
             out:put(kinds)
-        end
-        finally(function() in_forked = nil end)
-        local kinds = in_child(function(out) in_forked(out) end)
+        end)
         for _, kind in ipairs(kinds) do
             assert.are.equal("StateError", kind)
         end
@@ -510,12 +509,10 @@ describe("a pool in another process", function()
 
     it("that is collected there does not stop it here", function()
         local pool <close> = mp.Pool(1)
-        the_pool = pool
-        finally(function() the_pool = nil end)
+        local holder = {pool = pool}
         local got = in_child(function(out)
-            the_pool = nil
-            collectgarbage()
-            collectgarbage()
+            getmetatable(holder.pool._core).__gc(holder.pool._core)
+            getmetatable(holder.pool).__close(holder.pool)
             out:put("collected")
         end)
         assert.are.equal("collected", got)

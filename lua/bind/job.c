@@ -84,12 +84,12 @@ static uint64_t room(const job_ud *j) {
 
 /* The n values from stack index `first` as an input cell has them: returns
    the mark. A block stays OWNED: should we die, it goes with us. */
-static unsigned encode_item(lua_State *L, int first, int n,
+static unsigned encode_item(lua_State *L, int first, int n, const char *what,
                             uint64_t *value) {
     uint8_t tag = 0;
     if (n == 0) return MP_CELL_EMPTY;
     if (n == 1 && message_scalar(L, first, &tag, value)) return tag;
-    *value = message_new(L, first, n, n == 1 ? "item" : "args");
+    *value = message_new(L, first, n, what);
     return MP_CELL_BLOCK;
 }
 
@@ -135,7 +135,7 @@ static int draw_batch(lua_State *L) {
             break;
         }
         uint64_t value = 0;
-        unsigned mark = encode_item(L, 3, 1, &value);
+        unsigned mark = encode_item(L, 3, 1, "item", &value);
         put_item(j, mark, value);
         lua_settop(L, 2);
     } while (j->fed < most && j->bytes <= BYTES_AHEAD);
@@ -703,7 +703,7 @@ static int pool_apply(lua_State *L) {
     make_function(L, j, 2, &spec);
     /* A job that is never fed would keep the pool from ending. */
     uint64_t value = 0;
-    unsigned mark = encode_item(L, 4, n, &value);
+    unsigned mark = encode_item(L, 4, n, "args", &value);
     add_job(L, j, &spec, mark == MP_CELL_BLOCK ? value : 0);
     put_item(j, mark, value);
     j->input_over = true;

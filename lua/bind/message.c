@@ -1,6 +1,7 @@
 #include "bind/message.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "bind/bind.h"
@@ -165,13 +166,27 @@ static mp_ref packed_block(lua_State *L, const pack_out *out,
     return block;
 }
 
+/* Packs value i of n, called «what» when it is the only one and no list is
+   meant, else «what[i]»; the name is made only for what may fail. */
+static void pack_named(lua_State *L, pack_out *out, int idx, int i,
+                       const char *what) {
+    char name[64];
+    if (i > 0 && lua_type(L, idx) > LUA_TSTRING) {
+        snprintf(name, sizeof name, "%s[%d]", what, i);
+        what = name;
+    }
+    pack_value(L, out, idx, what);
+}
+
 mp_ref message_new(lua_State *L, int first, int n, const char *what) {
+    bool list = n > 1 || strcmp(what, "args") == 0;
     first = lua_absindex(L, first);
     if (n == 1 && lua_type(L, first) == LUA_TSTRING)
         return string_block(L, first, what);
     luaL_checkstack(L, 4, "too many values for a message");
     pack_out *out = pack_begin(L);
-    for (int i = 0; i < n; i++) pack_value(L, out, first + i, what);
+    for (int i = 0; i < n; i++)
+        pack_named(L, out, first + i, list ? i + 1 : 0, what);
     mp_ref block = packed_block(L, out, what);
     pack_end(L, -1);
     lua_pop(L, 1);

@@ -45,7 +45,8 @@ bool message_scalar(lua_State *L, int idx, uint8_t *tag, uint64_t *value);
 /* Pushes a scalar (tag >= MESSAGE_NIL, < MESSAGE_TAGS). */
 void message_push_scalar(lua_State *L, uint8_t tag, uint64_t value);
 
-/* The n values from stack index `first` as a block OWNED by the caller, with
+/* The n values from stack index `first` (named `what`, or `what`[i] when there
+   are several or they are "args") as a block OWNED by the caller, with
    the shared objects in it held. Raises PicklingError («cannot pickle ...:
    `what`[2].x»; see pack_value) or OSError (ENOMEM), and has then left
    nothing behind; the stack is as before. */

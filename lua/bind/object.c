@@ -87,7 +87,8 @@ void bind_push_handle(lua_State *L, uint8_t code, uint32_t id, uint32_t gen,
     o->aux = aux;
     o->shm = block + aux;
     /* A part of an object is viewed by a class of another type. */
-    if (aux == 0 && mp_object_type(id) != class->type)
+    if (aux == 0 ? mp_object_type(id) != class->type
+                 : aux >= mp_object_size(id))
         bind_error(L, "PicklingError", "shared object #%d is not a %s",
                    (int)id, class->name);
 }

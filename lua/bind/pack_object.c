@@ -209,7 +209,7 @@ static int get_g(lua_State *L) {
 
 /* Does the table on top, which has a metatable of no name, show the globals
    as its _G? */
-static bool inherits_globals(lua_State *L, const packer *k) {
+static bool inherits_globals(lua_State *L, packer *k) {
     size_t id;
     if (!lua_istable(L, -1) || !lua_getmetatable(L, -1))
         return false;
@@ -223,6 +223,7 @@ static bool inherits_globals(lua_State *L, const packer *k) {
     bool shows = lua_pcall(L, 1, 1, 0) == LUA_OK &&
                  lua_topointer(L, -1) == k->globals;
     lua_pop(L, 1);
+    k->epoch++; /* user code may have run, as in reduce() */
     return shows;
 }
 

@@ -160,7 +160,7 @@ local function failure(value, traceback, f, index, id, phase)
         traceback = traceback, value = value,
     }
     if phase == "result" and is_error(value, "PicklingError") then
-        fields.value = nil
+        fields.value, fields.traceback = nil, nil
         return new_error("PicklingError",
             ("%s, result of %s"):format(value.message, name or "a task"),
             fields, 0)

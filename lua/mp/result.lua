@@ -2,6 +2,7 @@
 
 local core = require "mp.core"
 local class = require "mp.class"
+local repr = require "mp.repr".repr
 
 local new_error, is_error = core.error.new, core.error.is
 
@@ -21,7 +22,10 @@ function M.text_of(value)
     if is_error(value) then
         return ("%s: %s"):format(value.kind, value.message)
     end
-    local ok, text = pcall(tostring, value)
+    local meta = getmetatable(value)
+    local show = type(value) == "table" and not (meta and meta.__tostring)
+        and repr or tostring
+    local ok, text = pcall(show, value)
     return ok and text or ("(an error of type %s)"):format(type(value))
 end
 

@@ -329,6 +329,10 @@ void *mp_object_block(uint32_t id) {
     return mp_at(load(&entry_of(id)->block));
 }
 
+size_t mp_object_size(uint32_t id) {
+    return mp_block_size(load(&entry_of(id)->block));
+}
+
 int mp_object_type(uint32_t id) {
     return HEAD_TYPE(load(&entry_of(id)->head));
 }

@@ -57,6 +57,7 @@ void mp_object_detach(uint32_t id);
 /* The block and type of an object that I hold. */
 void *mp_object_block(uint32_t id);
 int mp_object_type(uint32_t id);
+size_t mp_object_size(uint32_t id); /* of the block */
 uint32_t mp_object_gen(uint32_t id);
 
 /* How many hold an object that I hold: participants (the dead ones that are
