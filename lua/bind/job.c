@@ -6,6 +6,7 @@
    batches, so that a worker is woken once per batch and the memory in use
    does not depend on the length of the input. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,7 +136,11 @@ static int draw_batch(lua_State *L) {
             break;
         }
         uint64_t value = 0;
-        unsigned mark = encode_item(L, 3, 1, "item", &value);
+        char name[32] = "item";
+        if (lua_type(L, 3) > LUA_TSTRING)
+            snprintf(name, sizeof name, "items[%llu]",
+                     (unsigned long long)j->fed + 1);
+        unsigned mark = encode_item(L, 3, 1, name, &value);
         put_item(j, mark, value);
         lua_settop(L, 2);
     } while (j->fed < most && j->bytes <= BYTES_AHEAD);
@@ -736,7 +741,7 @@ static void choose_window(job_ud *j, mp_job_spec *spec, const char *mode,
     bool stream = *mode == 'i' || *mode == 'a';
     uint64_t count = spec->count, chunk = spec->chunk;
     uint64_t ahead = stream ? STREAM_WINDOW : ORDERED_WINDOW;
-    if (stream && chunk == 0) chunk = 512;
+    if (stream && chunk == 0) chunk = 128;
     if (chunk > LONGEST_WINDOW / (4 * workers))
         ahead = LONGEST_WINDOW;
     else if (chunk * 4 * workers > ahead)

@@ -60,6 +60,15 @@ static void push_function(lua_State *L, worker *w) {
     lua_remove(L, -2);
 }
 
+/* How many arguments the function at stack index 2 takes: what a call with
+   more would silently drop. */
+static lua_Integer most_arguments(lua_State *L) {
+    lua_Debug info;
+    lua_pushvalue(L, 2);
+    lua_getinfo(L, ">Su", &info);
+    return *info.what == 'C' || info.isvararg ? 1000000 : info.nparams;
+}
+
 /* Pushes a list's items; returns how many. */
 static int unpack_item(lua_State *L) {
     if (!lua_istable(L, -1))
@@ -72,8 +81,11 @@ static int unpack_item(lua_State *L) {
     n = lua_isinteger(L, -1) ? lua_tointeger(L, -1)
                              : (lua_Integer)lua_rawlen(L, list);
     lua_pop(L, 1);
-    if (n < 0 || n > 1000000)
-        bind_error(L, "ValueError", "starmap: %I arguments", n);
+    lua_Integer most = most_arguments(L);
+    if (n < 0 || n > most)
+        bind_error(L, "TypeError",
+                   "starmap: the function takes %I argument%s (%I given)",
+                   most, most == 1 ? "" : "s", n);
     luaL_checkstack(L, (int)n, "starmap: too many arguments");
     for (lua_Integer i = 1; i <= n; i++) lua_geti(L, list, i);
     lua_remove(L, list);
@@ -86,7 +98,7 @@ static int push_arguments(lua_State *L, const worker *w, uint64_t i) {
     if (job->source == MP_JOB_RANGE) {
         lua_pushinteger(L, (lua_Integer)((uint64_t)job->start +
                                          i * (uint64_t)job->step));
-        return 1;
+        return job->shape == SHAPE_STAR ? unpack_item(L) : 1;
     }
     const mp_cell_shm *cell = &w->in[i & (job->window - 1)];
     uint64_t value = mp_cell_value(cell);

@@ -7,7 +7,7 @@ local core = require "mp.core"
 -- begin with an underscore, which are for the other modules.
 local MODULES <const> = {
     "errors", "range", "repr", "context", "process", "sync", "shared",
-    "queue", "pool",
+    "queue", "pool", "log",
 }
 
 local M = {

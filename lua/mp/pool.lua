@@ -7,6 +7,8 @@
 local core = require "mp.core"
 local call = require "mp.call"
 local class = require "mp.class"
+local errors = require "mp.errors"
+local named = require "mp.named"
 local process = require "mp.process"
 local result = require "mp.result"
 
@@ -29,10 +31,12 @@ end
 
 --- Keeps an integer of at least `min`, or raises.
 local function check_count(value, min, text)
-    local n = math.type(value) and math.tointeger(value)
+    if type(value) ~= "number" then
+        fail("TypeError", "%s, got %s", text, errors._show(value))
+    end
+    local n = math.tointeger(value)
     if not n or n < min then
-        fail(type(value) == "number" and "ValueError" or "TypeError",
-            "%s, got %s", text, tostring(value))
+        fail("ValueError", "%s, got %s", text, tostring(value))
     end
     return n
 end
@@ -125,7 +129,13 @@ local function source_of(iterable)
     end
     if kind == "table" and (not meta or not meta.__call) then
         local n = math.tointeger(rawget(iterable, "n"))
-        return iterable, n and n >= 0 and n or #iterable
+        n = n and n >= 0 and n or #iterable
+        if n == 0 and next(iterable) ~= nil and rawget(iterable, "n") == nil
+        then
+            fail("TypeError", "an iterable is a list, got a table without "
+                .. "items 1 to n")
+        end
+        return iterable, n
     end
     if meta and meta.__len and meta.__index then
         return iterable, #iterable
@@ -489,7 +499,8 @@ end
 ---@param args? any[] its arguments (`n` honoured)
 ---@param kwargs? table<string, any> arguments by parameter name
 ---@return any ...
-function Pool:apply(f, args, kwargs)
+function Pool:apply(f, args, kwargs, ...)
+    named.no_more("apply", 3, ...)
     return values_or_raise(apply(self, f, args, kwargs):take())
 end
 

@@ -8,13 +8,16 @@
 #include "mem/reap.h"
 #include "mem/slot.h"
 #include "os/child.h"
+#include "os/cpu.h"
 #include "os/futex.h"
 #include "proc/start.h"
 
 _Static_assert(MP_PROC_UNKNOWN == MP_CHILD_UNKNOWN, "one word for it");
 
-/* Between the mark in the life word and the moment when waitid knows. */
-enum { BETWEEN_NS = 200000 };
+enum {
+    TEARDOWN_NS = 200000, /* from the life word's mark to the end, mostly */
+    BIRTH_NS = 1000000    /* from the fork to the claim of the slot, mostly */
+};
 
 const mp_start_method mp_start_methods[] = {{"fork", mp_start_fork},
                                             {NULL, NULL}};
@@ -45,22 +48,55 @@ static int look(mp_proc *proc) {
     return 0;
 }
 
-/* Where there is no pidfd, its life word tells when it ends. */
-static int sleep_on_life(const mp_proc *proc, mp_deadline slice) {
+/* It has not yet claimed its slot. */
+static bool unborn(const mp_proc *proc, const mp_owner *owner) {
+    uint32_t index = proc->tag % MP_SLOTS;
+    const mp_slot_shm *slot = mp_slot_at(index);
+    return owner->life_word == 0 &&
+           (atomic_load(&slot->state) & 3) == MP_SLOT_FORKING &&
+           mp_tag_of(index, atomic_load(&slot->gen)) == proc->tag;
+}
+
+/* Sleeps on its life word. False: the word tells nothing any more. One that
+   dies unborn has none: hence the short sleeps until it is born. */
+static bool sleep_on_life(const mp_proc *proc, mp_deadline slice,
+                          int *slept) {
     mp_owner owner;
-    if (mp_me && mp_owner_look(proc->tag, &owner)) {
-        int r = mp_futex_wait(owner.life, owner.life_word, slice);
-        return r == -EAGAIN ? 0 : r;
+    if (!mp_me) return false;
+    if (mp_owner_look(proc->tag, &owner)) {
+        *slept = mp_futex_wait(owner.life, owner.life_word, slice);
+    } else if (unborn(proc, &owner)) {
+        mp_deadline birth = mp_deadline_slice(slice, BIRTH_NS);
+        *slept = mp_futex_wait(owner.life, owner.life_word, birth);
+        if (birth.ns != slice.ns && *slept == -ETIMEDOUT) *slept = 0;
+    } else {
+        return false;
     }
+    if (*slept == -EAGAIN) *slept = 0;
+    return true;
+}
+
+/* It is ending (or goes on as another program, by exec). */
+static int sleep_on_end(mp_proc *proc, mp_deadline slice) {
+    if (mp_me) reap(proc->tag);
+    int64_t end = mp_now_ns() + TEARDOWN_NS;
+    while (mp_cpu_several() && mp_now_ns() < end) {
+        if (look(proc) == 0) return 0;
+        for (int i = 0; i < 30; i++) mp_cpu_relax();
+    }
+    if (proc->pidfd >= 0) return mp_child_sleep(proc->pidfd, slice);
     if (mp_deadline_passed(slice)) return -ETIMEDOUT;
-    /* Not born yet, or just dead. */
-    struct timespec t = {.tv_nsec = BETWEEN_NS};
+    struct timespec t = {.tv_nsec = TEARDOWN_NS};
     return nanosleep(&t, NULL) < 0 ? -errno : 0;
 }
 
-static int sleep_until(const mp_proc *proc, mp_deadline slice) {
-    return proc->pidfd >= 0 ? mp_child_sleep(proc->pidfd, slice)
-                            : sleep_on_life(proc, slice);
+/* The kernel marks the life word when an end begins, and then takes as long
+   to unmap its memory as a sleeper takes to wake up. So we sleep on the word
+   and not on the pidfd: both go on at once, and the rest is a short spin. */
+static int sleep_until_end(mp_proc *proc, mp_deadline slice) {
+    int slept;
+    return sleep_on_life(proc, slice, &slept) ? slept
+                                              : sleep_on_end(proc, slice);
 }
 
 static int slice_over(mp_deadline slice, mp_deadline deadline) {
@@ -77,9 +113,9 @@ int mp_proc_wait(mp_proc *proc, mp_deadline deadline) {
     if (mp_deadline_passed(deadline)) return -ETIMEDOUT;
     mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
     do {
-        int slept = sleep_until(proc, slice);
+        int slept = sleep_until_end(proc, slice);
         if (slept == -EINTR) return slept;
-        r = look(proc);
+        r = proc->ended ? 0 : look(proc);
         if (r == -EAGAIN && slept < 0)
             return slept == -ETIMEDOUT ? slice_over(slice, deadline) : slept;
     } while (r == -EAGAIN);
