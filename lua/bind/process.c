@@ -10,8 +10,8 @@
 #include "bind/process.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "bind/bind.h"
@@ -143,7 +143,7 @@ _Noreturn static void run_child(lua_State *L) {
     }
     /* REPORT has told; but for one that failed itself. */
     if (status != LUA_OK && lua_isstring(L, -1))
-        lua_writestringerror("%s\n", lua_tostring(L, -1));
+        dprintf(STDERR_FILENO, "%s\n", lua_tostring(L, -1));
     mp_family_exit(status == LUA_OK ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
@@ -167,8 +167,14 @@ static void push_children(lua_State *L) {
     }
 }
 
-/* start(begin, report, object, daemon) -> Child. In the child it does not
-   return. */
+/* Raises the OSError of its argument: to be called protected. */
+static int raise_errno(lua_State *L) {
+    return bind_oserror(L, (int)lua_tointeger(L, 1),
+                        "cannot start a process");
+}
+
+/* start(begin, report, object, daemon) -> Child, or nil and an error object
+   whose place the caller knows better. In the child it does not return. */
 static int process_start(lua_State *L) {
     luaL_checktype(L, BEGIN, LUA_TFUNCTION);
     luaL_checktype(L, REPORT, LUA_TFUNCTION);
@@ -184,7 +190,11 @@ static int process_start(lua_State *L) {
     if (r == 1) run_child(L);
     if (r < 0) {
         forget(L, c);
-        bind_oserror(L, r, "cannot start a process");
+        lua_pushnil(L);
+        lua_pushcfunction(L, raise_errno);
+        lua_pushinteger(L, r);
+        lua_pcall(L, 1, 1, 0);
+        return 2;
     }
     c->pid = c->relative->proc.pid;
     lua_settop(L, DAEMON + 1);

@@ -1,5 +1,6 @@
 /* core.sleep, time, monotonic, getpid, getppid, cpu_count: what Lua lacks. */
 #include <errno.h>
+#include <math.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -11,7 +12,11 @@
 static int system_sleep(lua_State *L) {
     if (lua_type(L, 1) != LUA_TNUMBER)
         return bind_argerror(L, "sleep", 1, "seconds", "number");
-    mp_deadline deadline = bind_deadline(L, 1, "sleep");
+    if (isnan(lua_tonumber(L, 1)))
+        return bind_error(L, "ValueError",
+                          "sleep: argument 'seconds': number expected, got "
+                          "NaN");
+    mp_deadline deadline = mp_deadline_in(lua_tonumber(L, 1));
     struct timespec t = {.tv_sec = (time_t)(deadline.ns / 1000000000),
                          .tv_nsec = (long)(deadline.ns % 1000000000)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)

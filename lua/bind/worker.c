@@ -82,7 +82,8 @@ static int unpack_item(lua_State *L) {
                              : (lua_Integer)lua_rawlen(L, list);
     lua_pop(L, 1);
     lua_Integer most = most_arguments(L);
-    if (n < 0 || n > most)
+    if (n < 0) bind_error(L, "ValueError", "starmap: %I arguments", n);
+    if (n > most)
         bind_error(L, "TypeError",
                    "starmap: the function takes %I argument%s (%I given)",
                    most, most == 1 ? "" : "s", n);

@@ -138,6 +138,9 @@ end
 -- position. (What has no parameters to check, a C function, say, gets what
 -- it is given; names are refused.)
 function M.bind(f, args, kwargs)
+    if args == NO_ARGS and kwargs == nil then
+        return args
+    end
     local n = M.count("call", args)
     local named = kwargs ~= nil and next(kwargs) ~= nil
     if n == 0 and not named then

@@ -43,6 +43,14 @@ function M._raise(kind, format, ...)
     error(core.error.new(kind, message, nil, level_outside()), 0)
 end
 
+--- Raises an error object of the core's as one whose place is the line that
+-- called into mp.
+---@param e table
+function M._again(e)
+    e.where = core.error.new(e.kind, e.message, nil, level_outside()).where
+    error(e, 0)
+end
+
 --- Is `value` an error object (of this kind)?
 ---@param value any
 ---@param kind string|nil

@@ -157,8 +157,9 @@ local function report(e)
     elseif below ~= "" and text:sub(-#below) == below then
         text = text:sub(1, -#below - 1)
     end
-    io.stdout:flush()
-    io.stderr:write("Process " .. this.process.name .. ":\n" .. text .. "\n")
+    pcall(io.stdout.flush, io.stdout)
+    pcall(io.stderr.write, io.stderr, "Process " .. this.process.name ..
+        ":\n" .. text .. "\n")
 end
 
 --- A parent, known by its participant's tag.
@@ -230,7 +231,12 @@ function Process:start()
         misuse("can only start a process object created by current process")
     end
     self._card = M._card()
-    self._child = core.process.start(M._become, report, self, self._daemon)
+    local child, problem = core.process.start(M._become, report, self,
+        self._daemon)
+    if not child then
+        errors._again(problem)
+    end
+    self._child = child
     -- What it works on lives as long as the child needs it, not as long as
     -- somebody keeps this object.
     self._target, self._args = false, NO_ARGS

@@ -49,23 +49,22 @@ static int look(mp_proc *proc) {
 }
 
 /* It has not yet claimed its slot. */
-static bool unborn(const mp_proc *proc, const mp_owner *owner) {
-    uint32_t index = proc->tag % MP_SLOTS;
+static bool unborn(uint32_t tag, const mp_owner *owner) {
+    uint32_t index = tag % MP_SLOTS;
     const mp_slot_shm *slot = mp_slot_at(index);
     return owner->life_word == 0 &&
            (atomic_load(&slot->state) & 3) == MP_SLOT_FORKING &&
-           mp_tag_of(index, atomic_load(&slot->gen)) == proc->tag;
+           mp_tag_of(index, atomic_load(&slot->gen)) == tag;
 }
 
 /* Sleeps on its life word. False: the word tells nothing any more. One that
    dies unborn has none: hence the short sleeps until it is born. */
-static bool sleep_on_life(const mp_proc *proc, mp_deadline slice,
-                          int *slept) {
+static bool sleep_on_life(uint32_t tag, mp_deadline slice, int *slept) {
     mp_owner owner;
     if (!mp_me) return false;
-    if (mp_owner_look(proc->tag, &owner)) {
+    if (mp_owner_look(tag, &owner)) {
         *slept = mp_futex_wait(owner.life, owner.life_word, slice);
-    } else if (unborn(proc, &owner)) {
+    } else if (unborn(tag, &owner)) {
         mp_deadline birth = mp_deadline_slice(slice, BIRTH_NS);
         *slept = mp_futex_wait(owner.life, owner.life_word, birth);
         if (birth.ns != slice.ns && *slept == -ETIMEDOUT) *slept = 0;
@@ -95,8 +94,9 @@ static int sleep_on_end(mp_proc *proc, mp_deadline slice) {
    and not on the pidfd: both go on at once, and the rest is a short spin. */
 static int sleep_until_end(mp_proc *proc, mp_deadline slice) {
     int slept;
-    return sleep_on_life(proc, slice, &slept) ? slept
-                                              : sleep_on_end(proc, slice);
+    return sleep_on_life(proc->tag, slice, &slept)
+               ? slept
+               : sleep_on_end(proc, slice);
 }
 
 static int slice_over(mp_deadline slice, mp_deadline deadline) {
@@ -123,12 +123,11 @@ int mp_proc_wait(mp_proc *proc, mp_deadline deadline) {
 }
 
 int mp_proc_wait_peer(uint32_t tag, mp_deadline deadline) {
-    mp_owner owner;
-    if (!mp_owner_look(tag, &owner)) return 0;
     mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
-    int r = mp_futex_wait(owner.life, owner.life_word, slice);
-    if (!mp_tag_alive(tag)) return 0;
-    return r == -ETIMEDOUT ? slice_over(slice, deadline) : -EINTR;
+    int slept = 0;
+    while (slept == 0)
+        if (!sleep_on_life(tag, slice, &slept)) return 0;
+    return slept == -ETIMEDOUT ? slice_over(slice, deadline) : slept;
 }
 
 int mp_proc_signal(mp_proc *proc, int signal) {

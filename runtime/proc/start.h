@@ -1,8 +1,7 @@
 /* How a child process can begin: one function per start method, all with the
    contract of mp_proc_fork (proc/proc.h), which is the one for "fork".
 
-   A new method is a row of the table in start_fork.c's neighbour proc.c and
-   a file start_<name>.c.
+   A new method is a file start_<name>.c and a row of the table in proc.c.
    Safe: threads, processes. Blocks: never. */
 #ifndef MP_PROC_START_H
 #define MP_PROC_START_H
