@@ -8,14 +8,13 @@
 #include "mem/reap.h"
 #include "mem/slot.h"
 #include "os/child.h"
-#include "os/cpu.h"
 #include "os/futex.h"
 #include "proc/start.h"
 
 _Static_assert(MP_PROC_UNKNOWN == MP_CHILD_UNKNOWN, "one word for it");
 
 enum {
-    TEARDOWN_NS = 200000, /* from the life word's mark to the end, mostly */
+    TEARDOWN_NS = 200000, /* from the life word's mark to the end */
     BIRTH_NS = 1000000    /* from the fork to the claim of the slot, mostly */
 };
 
@@ -75,28 +74,22 @@ static bool sleep_on_life(uint32_t tag, mp_deadline slice, int *slept) {
     return true;
 }
 
-/* It is ending (or goes on as another program, by exec). */
-static int sleep_on_end(mp_proc *proc, mp_deadline slice) {
-    if (mp_me) reap(proc->tag);
-    int64_t end = mp_now_ns() + TEARDOWN_NS;
-    while (mp_cpu_several() && mp_now_ns() < end) {
-        if (look(proc) == 0) return 0;
-        for (int i = 0; i < 30; i++) mp_cpu_relax();
-    }
-    if (proc->pidfd >= 0) return mp_child_sleep(proc->pidfd, slice);
+/* Without a pidfd: it is ending (or goes on as another program, by exec), and
+   nothing tells when that is done. */
+static int sleep_a_little(mp_deadline slice) {
     if (mp_deadline_passed(slice)) return -ETIMEDOUT;
     struct timespec t = {.tv_nsec = TEARDOWN_NS};
     return nanosleep(&t, NULL) < 0 ? -errno : 0;
 }
 
-/* The kernel marks the life word when an end begins, and then takes as long
-   to unmap its memory as a sleeper takes to wake up. So we sleep on the word
-   and not on the pidfd: both go on at once, and the rest is a short spin. */
-static int sleep_until_end(mp_proc *proc, mp_deadline slice) {
+/* A sleep on the pidfd costs least. (The life word is marked earlier, when
+   the end begins; but to be awake by then and spin until it is over delays
+   the kernel's work: 470 us per child instead of 200.) */
+static int sleep_until_end(const mp_proc *proc, mp_deadline slice) {
     int slept;
-    return sleep_on_life(proc->tag, slice, &slept)
-               ? slept
-               : sleep_on_end(proc, slice);
+    if (proc->pidfd >= 0) return mp_child_sleep(proc->pidfd, slice);
+    return sleep_on_life(proc->tag, slice, &slept) ? slept
+                                                   : sleep_a_little(slice);
 }
 
 static int slice_over(mp_deadline slice, mp_deadline deadline) {
