@@ -81,10 +81,9 @@ bind_object *bind_test(lua_State *L, int arg);
 static inline bind_object *bind_is(lua_State *L, int arg,
                                    const bind_class *class) {
     bind_object *o = (bind_object *)lua_touserdata(L, arg);
-    return o && lua_type(L, arg) == LUA_TUSERDATA &&
-                   lua_rawlen(L, arg) >= sizeof *o && o->class == class
-               ? o
-               : NULL;
+    /* A light userdata has length 0. */
+    return o && lua_rawlen(L, arg) >= sizeof *o && o->class == class ? o
+                                                                    : NULL;
 }
 
 /* Attaches object {id, gen} and pushes a userdata of the class with code

@@ -32,8 +32,8 @@ enum {
     UV_ERROR,   /* what the source raised */
     UV_RESULTS, /* of an unfinished collect */
     UV_STASH,   /* index, value, failed; taken before they were asked for */
-    UV_NAME,    /* of the function */
-    UV_COUNT = UV_NAME
+    UV_FUNCTION, /* to be named in messages */
+    UV_COUNT = UV_FUNCTION
 };
 
 typedef struct job_ud {
@@ -52,6 +52,7 @@ typedef struct job_ud {
     uint64_t bytes;  /* in blocks of items that are not taken */
     uint64_t window;
     mp_cell_shm *in, *out; /* the cells, in this process */
+    uint64_t quick; /* ordered: results below it need no second look */
     lua_Integer stash_first, stash_last;
     unsigned char *seen; /* unordered: taken flags of the window */
 } job_ud;
@@ -122,6 +123,17 @@ static bool draw(lua_State *L, job_ud *j) {
     return usable(j) && !lua_isnil(L, -1);
 }
 
+/* Makes the value at stack index 3 the next item. */
+static void encode_drawn(lua_State *L, job_ud *j) {
+    uint64_t value = 0;
+    char name[32] = "item";
+    if (lua_type(L, 3) > LUA_TSTRING)
+        snprintf(name, sizeof name, "items[%llu]",
+                 (unsigned long long)j->fed + 1);
+    unsigned mark = encode_item(L, 3, 1, name, &value);
+    put_item(j, mark, value);
+}
+
 /* [1] job, [2] source: draws up to the window's end, where there is room for
    one item at least. Runs protected, since the source is the user's. */
 static int draw_batch(lua_State *L) {
@@ -135,13 +147,10 @@ static int draw_batch(lua_State *L) {
             end_input(j);
             break;
         }
-        uint64_t value = 0;
-        char name[32] = "item";
-        if (lua_type(L, 3) > LUA_TSTRING)
-            snprintf(name, sizeof name, "items[%llu]",
-                     (unsigned long long)j->fed + 1);
-        unsigned mark = encode_item(L, 3, 1, name, &value);
-        put_item(j, mark, value);
+        if (lua_isinteger(L, 3))
+            put_item(j, MESSAGE_INTEGER, (uint64_t)lua_tointeger(L, 3));
+        else
+            encode_drawn(L, j);
         lua_settop(L, 2);
     } while (j->fed < most && j->bytes <= BYTES_AHEAD);
     if (j->fed == j->count) j->input_over = true;
@@ -196,6 +205,10 @@ static void feed(lua_State *L, job_ud *j, int self) {
 static void refill(lua_State *L, job_ud *j, int self) {
     if (!j->input_over && j->fed - j->taken <= j->ahead / 2)
         feed(L, j, self);
+    uint64_t later = j->input_over ? 0 : j->ahead / 2;
+    j->quick = j->ordered && j->fed > later && j->stash_first == j->stash_last
+                   ? j->fed - later
+                   : 0;
 }
 
 /* ---- results -------------------------------------------------------- */
@@ -213,7 +226,7 @@ static void push_lost(lua_State *L, job_ud *j, int self, uint64_t i,
         lua_pushnil(L);
     else
         lua_pushinteger(L, (lua_Integer)i + 1);
-    lua_getiuservalue(L, self, UV_NAME);
+    lua_getiuservalue(L, self, UV_FUNCTION);
     lua_call(L, 4, 1);
     lua_replace(L, -3);
     lua_pop(L, 1);
@@ -463,9 +476,7 @@ static int take_next(lua_State *L, job_ud *j, int self,
 /* The common case of the next result in order, without a detour: it is
    there, it is a number, and the input needs no feeding yet. */
 static bool take_number(lua_State *L, job_ud *j) {
-    if (!j->ordered || !usable(j) || !bind_pool_mine(j->pool) ||
-        j->low == j->fed || j->stash_first != j->stash_last ||
-        (!j->input_over && j->fed - j->taken <= j->ahead / 2))
+    if (j->low >= j->quick || !usable(j) || !bind_pool_mine(j->pool))
         return false;
     uint64_t at = j->low & (j->window - 1);
     uint64_t mark =
@@ -500,7 +511,8 @@ static int job_next(lua_State *L) {
 }
 
 /* Takes what is there into the table of results at index 2, until the end
-   or the input's error (true), or the deadline. The error of the lowest index is kept, too. */
+   or the input's error (true), or the deadline. The error of the lowest
+   index is kept, too. */
 static bool take_all(lua_State *L, job_ud *j, mp_deadline deadline,
                      bool collect) {
     uint64_t i = 0;
@@ -693,22 +705,22 @@ static pool_ud *check_running(lua_State *L, const char *fn) {
     return pool;
 }
 
-/* apply(pool, f, name, args...) -> job with one item */
+/* apply(pool, f, args...) -> job with one item */
 static int pool_apply(lua_State *L) {
     pool_ud *pool = check_running(L, "apply");
-    int n = lua_gettop(L) - 3;
+    int n = lua_gettop(L) - 2;
     mp_job_spec spec = {.shape = SHAPE_APPLY, .source = MP_JOB_CELLS,
                         .count = 1, .window = 1, .chunk = 1};
     job_ud *j = push_job(L, pool);
     j->source = FROM_STACK;
     j->ordered = j->released = true;
     j->ahead = 1;
-    lua_pushvalue(L, 3);
-    lua_setiuservalue(L, -2, UV_NAME);
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, -2, UV_FUNCTION);
     make_function(L, j, 2, &spec);
     /* A job that is never fed would keep the pool from ending. */
     uint64_t value = 0;
-    unsigned mark = encode_item(L, 4, n, "args", &value);
+    unsigned mark = encode_item(L, 3, n, "args", &value);
     add_job(L, j, &spec, mark == MP_CELL_BLOCK ? value : 0);
     put_item(j, mark, value);
     j->input_over = true;
@@ -716,22 +728,22 @@ static int pool_apply(lua_State *L) {
     return 1;
 }
 
-/* Reads what `source` (stack index 4) is into the spec and the job. */
+/* Reads what `source` (stack index 3) is into the spec and the job. */
 static void describe_source(lua_State *L, job_ud *j, mp_job_spec *spec) {
     spec->source = MP_JOB_CELLS;
     spec->count = MP_JOB_OPEN;
-    if (lua_isfunction(L, 4)) {
+    if (lua_isfunction(L, 3)) {
         j->source = FROM_FUNCTION;
         return;
     }
-    lua_Integer n = luaL_checkinteger(L, 5);
+    lua_Integer n = luaL_checkinteger(L, 4);
     spec->count = (uint64_t)n;
     j->source = FROM_LIST;
-    if (!lua_isinteger(L, 4)) return;
+    if (!lua_isinteger(L, 3)) return;
     j->source = FROM_RANGE;
     spec->source = MP_JOB_RANGE;
-    spec->start = lua_tointeger(L, 4);
-    spec->step = luaL_checkinteger(L, 6);
+    spec->start = lua_tointeger(L, 3);
+    spec->step = luaL_checkinteger(L, 5);
 }
 
 /* How far ahead the input may run, and the number of cells. `mode`: "all"
@@ -752,20 +764,20 @@ static void choose_window(job_ud *j, mp_job_spec *spec, const char *mode,
     spec->window = j->ordered || ahead >= count ? ahead : 4 * ahead;
 }
 
-/* job(pool, f, name, source, n, step, chunk, mode, star) -> job */
+/* job(pool, f, source, n, step, chunk, mode, star) -> job */
 static int pool_job(lua_State *L) {
     pool_ud *pool = check_running(L, "map");
-    mp_job_spec spec = {.chunk = (uint64_t)luaL_checkinteger(L, 7)};
-    const char *mode = luaL_checkstring(L, 8);
-    spec.shape = lua_toboolean(L, 9) ? SHAPE_STAR : SHAPE_MAP;
+    mp_job_spec spec = {.chunk = (uint64_t)luaL_checkinteger(L, 6)};
+    const char *mode = luaL_checkstring(L, 7);
+    spec.shape = lua_toboolean(L, 8) ? SHAPE_STAR : SHAPE_MAP;
     job_ud *j = push_job(L, pool);
     int self = lua_gettop(L);
     j->ordered = strcmp(mode, "any") != 0;
     j->released = strcmp(mode, "all") == 0;
     spec.eager = mode[0] == 'i' || strcmp(mode, "any") == 0;
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, self, UV_FUNCTION);
     lua_pushvalue(L, 3);
-    lua_setiuservalue(L, self, UV_NAME);
-    lua_pushvalue(L, 4);
     lua_setiuservalue(L, self, UV_SOURCE);
     describe_source(L, j, &spec);
     choose_window(j, &spec, mode, mp_pool_workers(pool_of(pool)));

@@ -183,7 +183,8 @@ local function failure(value, traceback, f, index, id, phase)
 end
 
 --- In the caller: the error object of a task whose worker died.
-local function lost(pid, exitcode, index, name)
+local function lost(pid, exitcode, index, f)
+    local name = call.name(f)
     local fields = {pid = pid, index = index, func = name}
     local how
     if exitcode < 0 then
@@ -196,7 +197,7 @@ local function lost(pid, exitcode, index, name)
         fields.exitcode = exitcode
         how = ("ended with exit code %d"):format(exitcode)
     end
-    local what = name or "a task"
+    local what = name
     if index then
         what = ("item %d of %s"):format(index, what)
     end
@@ -331,22 +332,22 @@ end
 
 local function check_function(f)
     if type(f) == "function" then
-        return f, call.name(f)
+        return f
     end
     if not is_callable(f) then
         fail("TypeError", "func must be a callable, got %s", type(f))
     end
-    return function(...) return f(...) end, tostring(f)
+    return function(...) return f(...) end
 end
 
 local function submit(self, f, iterable, opts, mode, star)
     check_running(self)
-    local fn, name = check_function(f)
+    local fn = check_function(f)
     local source, count, step = source_of(iterable)
     if mode == "all" then
         source, count, step = listed(source, count, step)
     end
-    return native.job(self._core, fn, name, source, count or 0, step or 0,
+    return native.job(self._core, fn, source, count or 0, step or 0,
         chunk_of(opts), mode, star)
 end
 
@@ -468,10 +469,10 @@ end
 --- Submits one call, f(table.unpack(args)) with kwargs bound by name.
 local function apply(self, f, args, kwargs)
     check_running(self)
-    local fn, name = check_function(f)
+    local fn = check_function(f)
     local bound = call.bind(fn, call.copy_args("apply", args),
         call.copy_kwargs("apply", kwargs))
-    return native.apply(self._core, fn, name,
+    return native.apply(self._core, fn,
         table.unpack(bound, 1, bound.n))
 end
 

@@ -1,3 +1,5 @@
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -6,11 +8,12 @@
 SPEC_PREPARE { prepare_pools(); }
 
 /* Somebody kills workers, and the crew too if so told, at random. It is no
-   participant and knows nothing but the pids. */
+   participant and knows nothing but the pids; it ends with the spec. */
 typedef struct killer {
     mp_pool_shm *pool;
     uint32_t workers;
     int most_us;
+    pid_t spec;
     _Atomic int stop, crew;
     _Atomic unsigned kills;
 } killer;
@@ -20,18 +23,27 @@ static void pause_us(long us) {
     nanosleep(&t, NULL);
 }
 
+/* Kills a process of this spec's group, and no other: a pid may have passed
+   to a stranger, but what a pidfd names stays the same. */
+static bool kill_ours(pid_t pid) {
+    int fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (fd < 0) return false;
+    bool ours = getpgid(pid) == getpgrp() &&
+                syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0;
+    close(fd);
+    return ours;
+}
+
 static void kill_some(void *argument) {
     killer *k = argument;
     unsigned seed = (unsigned)getpid(), n = 0;
-    while (!atomic_load(&k->stop)) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (!atomic_load(&k->stop) && getppid() == k->spec) {
         uint32_t i = (uint32_t)rand_r(&seed) % k->workers;
-        /* The pools of these specs have their workers' lines where the
-           killer's parent mapped them. */
-        uint32_t pid = atomic_load(&mp_pool_worker(k->pool, i)->pid);
+        pid_t pid = (pid_t)atomic_load(&mp_pool_worker(k->pool, i)->pid);
         int crew = atomic_load(&k->crew);
-        if (crew && ++n % 40 == 0) pid = (uint32_t)crew;
-        if (pid > 1 && kill((pid_t)pid, SIGKILL) == 0)
-            atomic_fetch_add(&k->kills, 1);
+        if (crew && ++n % 40 == 0) pid = crew;
+        if (kill_ours(pid)) atomic_fetch_add(&k->kills, 1);
         pause_us(1 + rand_r(&seed) % k->most_us);
     }
 }
@@ -42,6 +54,7 @@ static killer *start_killer(fixture *f, uint32_t workers, int most_us,
     k->pool = f->pool;
     k->workers = workers;
     k->most_us = most_us;
+    k->spec = getpid();
     *pid = spec_fork(kill_some, k);
     return k;
 }
