@@ -160,6 +160,21 @@ describe("imap", function()
         failure("TypeError", it.next, it, "1")
     end)
 
+    it("sleeps while it waits for an item that lags behind", function()
+        local pool <close> = mp.Pool(2)
+        local function job(x)
+            require "mp".sleep(x == 1 and 0.5 or 0)
+            return x
+        end
+        for _, chunk in ipairs {1, 10} do
+            local used = os.clock()
+            for i, v in pool:imap(job, mp.range(1, 501), chunk) do
+                assert.are.equal(i, v)
+            end
+            assert.is_true(os.clock() - used < 0.2)
+        end
+    end)
+
     it("draws its input lazily, a bounded window ahead", function()
         local pool <close> = mp.Pool(2)
         for _, name in ipairs {"imap", "imap_unordered"} do

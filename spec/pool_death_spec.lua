@@ -394,6 +394,21 @@ describe("a crew that is killed", function()
         soon_gone(pids)
     end)
 
+    it("is noticed by who waits for one item, with all others done",
+        function()
+            local pool <close> = mp.Pool(2)
+            local it = pool:imap(function(x)
+                require "mp".sleep(x == 1 and 30 or 0)
+                return x
+            end, mp.range(1, 201), 1)
+            failure("TimeoutError", it.next, it, 0.2)
+            kill {crew_of(pool)}
+            failure("WorkerLost", it.next, it)
+            for i = 2, 200 do
+                assert.are.same({i, i}, {it:next()})
+            end
+        end)
+
     it("is noticed by who asks ready() only", function()
         local pool <close> = mp.Pool(1)
         local r = pool:apply_async(require "mp".sleep, {30})

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "os/child.h"
 #include "os/memfd.h"
 #include "os/random.h"
 
@@ -65,8 +66,10 @@ int mp_arena_create(mp_self *self) {
     r = mp_memfd_create(most_bytes(), LEAST, &self->fd, &self->base,
                         &reserved);
     if (r < 0) return r;
+    self->null = mp_child_open_null(); /* without one, stdin is closed */
     r = fill(self, reserved);
     if (r < 0) {
+        if (self->null >= 0) close(self->null);
         munmap(self->base, reserved);
         close(self->fd);
         self->base = NULL;

@@ -134,6 +134,7 @@ typedef struct mp_self {
     uint32_t index;         /* of the slot */
     uint32_t tag;           /* gen << 12 | index */
     int fd;
+    int null;               /* /dev/null, for the stdin of children */
     mp_spans spans[MP_HEAP_CLASSES];
     uint32_t empty_spans; /* seen since the last tidying up */
     uint32_t *held; /* local counts by object id; malloc'ed */

@@ -71,12 +71,19 @@ void mp_slot_release(uint32_t index) {
 }
 
 int mp_slot_claim(mp_self *self, uint32_t index) {
+    uint32_t parent = self->tag; /* 0: nobody, the first of a family */
     self->index = index;
     self->slot = (mp_slot_shm *)(void *)(self->base + 65536) + index;
     self->tag = mp_tag_of(index, atomic_load(&self->slot->gen));
+    /* A child that is late finds that its slot was given back, and perhaps
+       to another: it must not write its life over the other's, which the
+       kernel would then never mark. */
+    if (atomic_load(&self->slot->state) != (parent << 2 | MP_SLOT_FORKING))
+        return -EOWNERDEAD;
     /* The life word before the state: a LIVE slot is never taken for dead
        because it has not registered yet. */
-    int r = mp_robust_register(&self->slot->life);
+    int r = mp_robust_register(&self->slot->life,
+                               (int)self->super->life_at);
     if (r < 0) return r;
     atomic_store(&self->slot->pid, (uint32_t)getpid());
     uint32_t state = atomic_load(&self->slot->state);

@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "os/fd.h"
+
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
@@ -29,13 +31,7 @@ int mp_child_fork(pid_t *pid) {
 
 int mp_child_pidfd(pid_t pid) {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (fd < 0) return -errno;
-    if (fd > STDERR_FILENO) return fd;
-    /* A process that was started without stdin must not get this for it. */
-    int other = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    int error = errno;
-    close(fd);
-    return other < 0 ? -error : other;
+    return mp_fd_above_standard(fd < 0 ? -errno : fd);
 }
 
 static int wait_at_once(pid_t pid, int pidfd, siginfo_t *info) {
@@ -94,16 +90,18 @@ static bool stdin_used(void) {
 #endif
 }
 
-void mp_child_no_stdin_in_child(void) {
+int mp_child_open_null(void) {
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return mp_fd_above_standard(fd < 0 ? -errno : fd);
+}
+
+void mp_child_no_stdin_in_child(int null) {
     /* Most have nothing there: a look is cheaper than a page to write. */
     if (stdin_used()) {
         __fpurge(stdin);
         clearerr(stdin);
     }
-    /* The lowest free number is the one just closed: no dup2 is needed. */
-    close(STDIN_FILENO);
-    int fd = open("/dev/null", O_RDONLY);
-    if (fd > STDIN_FILENO) close(fd);
+    if (dup2(null, STDIN_FILENO) < 0) close(STDIN_FILENO);
 }
 
 #ifdef __GLIBC__

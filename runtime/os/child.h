@@ -40,7 +40,11 @@ void mp_child_die_with_parent_in_child(void);
 
 /* stdin becomes /dev/null, and what the parent had read ahead is dropped.
    Without a /dev/null stdin is closed. */
-void mp_child_no_stdin_in_child(void);
+void mp_child_no_stdin_in_child(int null);
+
+/* A descriptor of /dev/null for it, opened ahead since a child that opens it
+   pays for the path's lookup; -errno. Owns: the caller. */
+int mp_child_open_null(void);
 
 /* exit() in this process calls `end(status)` before any handler that the
    parent had registered, and after those of the child; `end` must not

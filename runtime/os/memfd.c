@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "os/fd.h"
+
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -18,7 +20,7 @@ static int open_memfd(void) {
     int fd = memfd_create("mplua", flags | MFD_NOEXEC_SEAL);
     /* Kernels before 6.3 do not know the flag. */
     if (fd < 0 && errno == EINVAL) fd = memfd_create("mplua", flags);
-    return fd < 0 ? -errno : fd;
+    return mp_fd_above_standard(fd < 0 ? -errno : fd);
 }
 
 static int reserve(int fd, size_t most, size_t least, unsigned char **base,

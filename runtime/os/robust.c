@@ -53,10 +53,9 @@ static _Atomic uint32_t *word_of(mp_robust_shm *shm, int offset) {
     return (_Atomic uint32_t *)(void *)(shm->bytes + offset);
 }
 
-int mp_robust_register(mp_robust_shm *shm) {
-    int offset = mp_robust_offset();
-    if (offset < 0) return offset;
-    struct robust_list_head *head = head_of_thread();
+int mp_robust_register(mp_robust_shm *shm, int offset) {
+    struct robust_list_head *head = head_after_nudge();
+    if (!head) return -ENOTSUP;
     struct robust_list *node = (void *)(shm->bytes + NODE_AT);
     struct robust_list *first = head->list.next;
     uint32_t tid = (uint32_t)syscall(SYS_gettid);

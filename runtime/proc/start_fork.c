@@ -32,7 +32,7 @@ static void become(mp_self *self, uint32_t index, int flags) {
     /* The kernel marks the parent's life word before it signals children: a
        parent that lives now will be seen to die. */
     if (!mp_tag_alive(parent)) _exit(1);
-    if (!(flags & MP_PROC_KEEP_STDIN)) mp_child_no_stdin_in_child();
+    if (!(flags & MP_PROC_KEEP_STDIN)) mp_child_no_stdin_in_child(self->null);
     mp_family_begin_in_child();
 }
 

@@ -214,9 +214,12 @@ bool mp_job_finished(const mp_job_shm *job) {
 
 static bool ready(const mp_pool_shm *pool, const mp_job_shm *job,
                   uint64_t mark, uint64_t i) {
-    return atomic_load_explicit(&job->done, memory_order_acquire) >= mark ||
-           (i != MP_JOB_OPEN && mp_job_result(job, i)) ||
-           mp_pool_state(pool) >= MP_POOL_TERMINATE;
+    /* Who waits for one item is not served by any number of others. */
+    if (i != MP_JOB_OPEN ? mp_job_result(job, i) != 0
+                         : atomic_load_explicit(&job->done,
+                                                memory_order_acquire) >= mark)
+        return true;
+    return mp_pool_state(pool) >= MP_POOL_TERMINATE;
 }
 
 static bool spin_for_result(mp_pool_shm *pool, const mp_job_shm *job,
@@ -237,7 +240,9 @@ int mp_job_wait(mp_pool_shm *pool, mp_job_shm *job, uint64_t mark,
     if (mp_cpu_several() && !mp_deadline_passed(deadline) &&
         spin_for_result(pool, job, mark, i))
         return 0;
-    atomic_store_explicit(&job->mark, mark, memory_order_relaxed);
+    uint64_t done = mp_get(&job->done);
+    atomic_store_explicit(&job->mark, mark > done ? mark : done + 1,
+                          memory_order_relaxed);
     uint32_t crew = atomic_load(&pool->crew);
     uint32_t seen = mp_wait_announce(&pool->done);
     if (ready(pool, job, mark, i)) return 0;

@@ -200,9 +200,10 @@ void mp_job_announce_end(mp_job_shm *job);
 /* The pool stops for good: its crew is gone. */
 void mp_pool_break(mp_pool_shm *pool);
 
-/* Sleeps until `done` reaches `mark`, or item `i` (MP_JOB_OPEN: no matter) has
-   its result, or the pool stops running, or some other job of the pool
-   reaches its mark: 0, look again. -ETIMEDOUT, -EINTR; -EOWNERDEAD the crew
+/* Sleeps until item `i` has its result, or, where it is MP_JOB_OPEN, until
+   `done` reaches `mark`; or the pool stops running, or some other job of the
+   pool reaches its mark: 0, look again. For an item, `mark` says how many
+   done ones are worth a look. -ETIMEDOUT, -EINTR; -EOWNERDEAD the crew
    died. */
 int mp_job_wait(mp_pool_shm *pool, mp_job_shm *job, uint64_t mark,
                 uint64_t i, mp_deadline deadline);

@@ -38,6 +38,7 @@ typedef struct fixture {
     mp_proc crew;
     plan plan;
     uint64_t used; /* bytes of the arena before */
+    _Atomic int *target; /* where a killer of crews reads its pid, or NULL */
 } fixture;
 
 /* A block that holds a number, large for some. */
@@ -214,6 +215,13 @@ static inline void take(job *j, uint64_t i, unsigned tag) {
         CHECK(mp_free(mp_cell_value(mp_job_in(j->shm, i))));
 }
 
+/* The crew was killed. */
+static inline void restart(fixture *f) {
+    if (f->target) atomic_store(f->target, 0);
+    CHECK_OK(mp_pool_restart(f->pool, &f->crew, work, &f->plan));
+    if (f->target) atomic_store(f->target, (int)f->crew.pid);
+}
+
 /* Waits for the next result, replacing a crew that was killed. Returns its
    tag, or 0 when the pool is over. */
 static inline unsigned await_next(fixture *f, job *j) {
@@ -223,10 +231,8 @@ static inline unsigned await_next(fixture *f, job *j) {
         if (mp_pool_state(f->pool) >= MP_POOL_TERMINATE) return 0;
         int r = mp_job_wait(f->pool, j->shm, j->taken + 1, j->taken,
                             deadline);
-        if (r == -EOWNERDEAD)
-            CHECK_OK(mp_pool_restart(f->pool, &f->crew, work, &f->plan));
-        else
-            CHECK(r == 0 || r == -EINTR);
+        CHECK(r == 0 || r == -EINTR || r == -EOWNERDEAD);
+        if (r == -EOWNERDEAD) restart(f);
     }
     return tag;
 }

@@ -42,7 +42,7 @@ static void kill_some(void *argument) {
         uint32_t i = (uint32_t)rand_r(&seed) % k->workers;
         pid_t pid = (pid_t)atomic_load(&mp_pool_worker(k->pool, i)->pid);
         int crew = atomic_load(&k->crew);
-        if (crew && ++n % 40 == 0) pid = crew;
+        if (crew && ++n % 10 == 0) pid = crew;
         if (kill_ours(pid)) atomic_fetch_add(&k->kills, 1);
         pause_us(1 + rand_r(&seed) % k->most_us);
     }
@@ -137,39 +137,23 @@ SPEC_WITHIN(60, "pool: crews are killed among their workers") {
     fixture f;
     pid_t pid;
     plan p = no_plan();
+    p.spin_ns = 30000;
     p.notes = spec_shared(MOST_ITEMS);
     open_pool(&f, WORKERS, 0, p);
-    killer *k = start_killer(&f, WORKERS, 1500, &pid);
+    /* Not so fast that no worker ever gets ready: that breaks a pool. */
+    killer *k = start_killer(&f, WORKERS, 6000, &pid);
+    f.target = &k->crew;
+    atomic_store(f.target, (int)f.crew.pid);
     job j = add_job(&f, MOST_ITEMS, 3, MP_JOB_CELLS);
     double end = spec_now() + 3;
-    while (spec_now() < end && j.taken < MOST_ITEMS) {
-        /* A crew is fair game while we know that it is the one. */
-        atomic_store(&k->crew, (int)f.crew.pid);
-        uint64_t until = j.taken + 8;
-        if (j.taken % (WINDOW / 2) == 0) feed(&f, &j);
-        while (j.taken < until) {
-            unsigned tag = mp_job_result(j.shm, j.taken);
-            if (!tag) {
-                int r = mp_job_wait(f.pool, j.shm, j.taken + 1, j.taken,
-                                    mp_deadline_in(20));
-                if (r != -EOWNERDEAD) continue;
-                atomic_store(&k->crew, 0);
-                CHECK_OK(mp_pool_restart(f.pool, &f.crew, work, &f.plan));
-                atomic_store(&k->crew, (int)f.crew.pid);
-                continue;
-            }
-            take(&j, j.taken, tag);
-            j.taken++;
-        }
-    }
-    atomic_store(&k->crew, 0);
-    CHECK(stop_killer(k, pid) > 50);
+    while (j.taken < MOST_ITEMS && spec_now() < end)
+        take_until(&f, &j, j.taken + WINDOW / 2);
+    atomic_store(f.target, 0);
+    CHECK(stop_killer(k, pid) > 20);
     for (uint64_t i = 0; i < j.taken; i++) CHECK(p.notes[i] <= 1);
     mp_job_drop(f.pool, j.shm, MP_JOB_CANCELLED);
-    run_job(&f, 100, 0, MP_JOB_CELLS);
-    mp_pool_close(f.pool);
-    await_crew(&f);
-    drop_pool(&f);
+    CHECK_EQ(run_job(&f, 100, 0, MP_JOB_CELLS), 0);
+    close_pool(&f);
 }
 
 /* A caller that makes pools and uses them until it is killed. */

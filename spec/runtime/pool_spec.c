@@ -1,4 +1,5 @@
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pool_fixture.h"
@@ -210,4 +211,23 @@ SPEC("pool: a killed crew is replaced; what ran is lost, the rest is not") {
     CHECK(j.lost >= 1 && j.lost <= 2);
     mp_job_drop(f.pool, j.shm, MP_JOB_RELEASED);
     close_pool(&f);
+}
+
+SPEC("pool: who waits for one item sleeps, though many others are done") {
+    fixture f;
+    plan p = no_plan();
+    p.sleep_at = 0;
+    open_pool(&f, 2, 0, p);
+    job j = add_job(&f, WINDOW, 1, MP_JOB_RANGE);
+    feed(&f, &j);
+    CHECK_SOON(mp_job_result(j.shm, WINDOW - 1));
+    clock_t used = clock();
+    mp_deadline deadline = mp_deadline_in(0.3);
+    int r;
+    do
+        r = mp_job_wait(f.pool, j.shm, 1, 0, deadline);
+    while (r == 0 || r == -EINTR);
+    CHECK_EQ(r, -ETIMEDOUT);
+    CHECK(clock() - used < CLOCKS_PER_SEC / 20);
+    terminate_pool(&f);
 }
