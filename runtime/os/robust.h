@@ -23,8 +23,9 @@ typedef struct mp_robust_shm {
    the libc's list has a form we do not know. */
 int mp_robust_offset(void);
 
-/* Registers (`offset`: what mp_robust_offset said): the word becomes this thread's mark, and the kernel replaces it
-   (MP_ROBUST_DEAD set) and wakes one sleeper when the thread ends. */
+/* Registers (`offset`: what mp_robust_offset said): the word becomes this
+   thread's mark, and the kernel replaces it (MP_ROBUST_DEAD set) and wakes
+   one sleeper when the thread ends. */
 int mp_robust_register(mp_robust_shm *shm, int offset);
 
 /* Takes the node out again (a thread that detaches and lives on). */
