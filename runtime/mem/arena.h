@@ -63,13 +63,13 @@ typedef struct mp_hand_shm {
     uint64_t at, value;
 } mp_hand_shm;
 
-enum { MP_SLOT_FREE, MP_SLOT_FORKING, MP_SLOT_LIVE };
+enum { MP_SLOT_FREE, MP_SLOT_FORKING, MP_SLOT_LIVE, MP_SLOT_CLAIMING };
 
 /* A participant: a process, or a thread with its own Lua state. Written by
    its owner unless said otherwise; repaired by mp_reap (mem/reap.h).
    life    the kernel's mark (os/robust.h)
-   state   kind | parent's tag << 2. FREE -> FORKING (by the parent) -> LIVE
-           (by the child) -> FREE (by the reaper, with gen + 1). The parent
+   state   kind | parent's tag << 2. FREE -> FORKING (by the parent) ->
+           CLAIMING -> LIVE (by the child) -> FREE (by the reaper, with gen + 1). The parent
            is in the same word so that no slot is reserved for nobody
    gen     counts the slot's owners; changes only when one is fully reaped
    reaper  held by who repairs it

@@ -1,6 +1,8 @@
 #include "mem/reap.h"
 
+#include <errno.h>
 #include <limits.h>
+#include <signal.h>
 
 #include "mem/heap.h"
 #include "mem/mutex.h"
@@ -29,7 +31,7 @@ static void reap_unborn(uint32_t tag) {
     for (uint32_t i = 1; i < high; i++)
         if (atomic_load(&mp_slot_at(i)->state) ==
             (tag << 2 | MP_SLOT_FORKING))
-            mp_reap_reserved(i);
+            mp_reap_reserved(i, false);
 }
 
 static void recycle(mp_slot_shm *slot, uint32_t index) {
@@ -66,15 +68,21 @@ void mp_reap(uint32_t tag) {
     mp_mutex_unlock(&slot->reaper);
 }
 
-void mp_reap_reserved(uint32_t index) {
+/* Makes a slot that is not yet LIVE one that is, with no life; caller holds
+   `reaper`. A late child cannot claim it then, and should we die here, it is
+   reaped like any other. */
+static bool seize(mp_slot_shm *slot, uint32_t from) {
+    uint32_t state = atomic_load(&slot->state);
+    return (state & 3) == from &&
+           atomic_compare_exchange_strong(&slot->state, &state,
+                                          (state & ~3U) | MP_SLOT_LIVE);
+}
+
+void mp_reap_reserved(uint32_t index, bool gone) {
     mp_slot_shm *slot = mp_slot_at(index);
     mp_mutex_lock(&slot->reaper);
-    uint32_t state = atomic_load(&slot->state);
-    /* LIVE with no life: a late child cannot claim it, and should we die
-       here, it is reaped like any other. */
-    if ((state & 3) == MP_SLOT_FORKING &&
-        atomic_compare_exchange_strong(&slot->state, &state,
-                                       (state & ~3U) | MP_SLOT_LIVE)) {
+    if (seize(slot, MP_SLOT_FORKING) ||
+        (gone && seize(slot, MP_SLOT_CLAIMING))) {
         mp_object_reap(index, mp_tag_of(index, atomic_load(&slot->gen)),
                        false);
         recycle(slot, index);
@@ -82,12 +90,25 @@ void mp_reap_reserved(uint32_t index) {
     mp_mutex_unlock(&slot->reaper);
 }
 
+/* Did a child die while it claimed, with nobody left to wait for it? */
+static bool died_claiming(const mp_slot_shm *slot, uint32_t index,
+                          uint32_t state) {
+    mp_owner owner;
+    pid_t pid = (pid_t)atomic_load(&slot->pid);
+    mp_owner_look(mp_tag_of(index, atomic_load(&slot->gen)), &owner);
+    if (owner.life_word & MP_ROBUST_DEAD) return true;
+    return pid > 0 && !mp_tag_alive(state >> 2) && kill(pid, 0) < 0 &&
+           errno == ESRCH;
+}
+
 void mp_reap_sweep(void) {
     uint32_t high = atomic_load(&mp_me->super->slots);
     for (uint32_t i = 1; i < high; i++) {
         mp_slot_shm *slot = mp_slot_at(i);
         uint32_t tag = mp_tag_of(i, atomic_load(&slot->gen));
-        bool live = (atomic_load(&slot->state) & 3) == MP_SLOT_LIVE;
-        if (live && !mp_tag_alive(tag)) mp_reap(tag);
+        uint32_t state = atomic_load(&slot->state);
+        if ((state & 3) == MP_SLOT_LIVE && !mp_tag_alive(tag)) mp_reap(tag);
+        if ((state & 3) == MP_SLOT_CLAIMING && died_claiming(slot, i, state))
+            mp_reap_reserved(i, true);
     }
 }

@@ -67,7 +67,7 @@ int mp_slot_reserve(uint32_t *index) {
 }
 
 void mp_slot_release(uint32_t index) {
-    mp_reap_reserved(index);
+    mp_reap_reserved(index, true);
 }
 
 int mp_slot_claim(mp_self *self, uint32_t index) {
@@ -77,22 +77,18 @@ int mp_slot_claim(mp_self *self, uint32_t index) {
     self->tag = mp_tag_of(index, atomic_load(&self->slot->gen));
     /* A child that is late finds that its slot was given back, and perhaps
        to another: it must not write its life over the other's, which the
-       kernel would then never mark. */
-    if (atomic_load(&self->slot->state) != (parent << 2 | MP_SLOT_FORKING))
+       kernel would then never mark. While it is CLAIMING nobody takes it. */
+    uint32_t forking = parent << 2 | MP_SLOT_FORKING;
+    if (!atomic_compare_exchange_strong(&self->slot->state, &forking,
+                                        parent << 2 | MP_SLOT_CLAIMING))
         return -EOWNERDEAD;
+    atomic_store(&self->slot->pid, (uint32_t)getpid());
     /* The life word before the state: a LIVE slot is never taken for dead
        because it has not registered yet. */
     int r = mp_robust_register(&self->slot->life,
                                (int)self->super->life_at);
     if (r < 0) return r;
-    atomic_store(&self->slot->pid, (uint32_t)getpid());
-    uint32_t state = atomic_load(&self->slot->state);
-    uint32_t live = (state & ~3U) | MP_SLOT_LIVE;
-    if ((state & 3) != MP_SLOT_FORKING ||
-        !atomic_compare_exchange_strong(&self->slot->state, &state, live)) {
-        mp_robust_unregister(&self->slot->life);
-        return -EOWNERDEAD;
-    }
+    atomic_store(&self->slot->state, parent << 2 | MP_SLOT_LIVE);
     return 0;
 }
 

@@ -32,7 +32,8 @@ static void reap(uint32_t tag) {
     uint32_t index = tag % MP_SLOTS;
     mp_slot_shm *slot = mp_slot_at(index);
     if (mp_tag_of(index, atomic_load(&slot->gen)) != tag) return;
-    if ((atomic_load(&slot->state) & 3) == MP_SLOT_FORKING)
+    uint32_t state = atomic_load(&slot->state) & 3;
+    if (state == MP_SLOT_FORKING || state == MP_SLOT_CLAIMING)
         mp_slot_release(index);
     else
         mp_reap(tag);
@@ -52,7 +53,7 @@ static bool unborn(uint32_t tag, const mp_owner *owner) {
     uint32_t index = tag % MP_SLOTS;
     const mp_slot_shm *slot = mp_slot_at(index);
     return owner->life_word == 0 &&
-           (atomic_load(&slot->state) & 3) == MP_SLOT_FORKING &&
+           (atomic_load(&slot->state) & 3) != MP_SLOT_LIVE &&
            mp_tag_of(index, atomic_load(&slot->gen)) == tag;
 }
 
