@@ -44,6 +44,7 @@ typedef struct job_ud {
     bool ordered, input_over, released;
     bool failed;     /* the source raised (UV_ERROR) */
     uint64_t ahead;  /* how far the input may be ahead of what was taken */
+    uint64_t chunk;  /* items per claim, if that was said; at most `ahead` */
     uint64_t fed;    /* items given to the workers */
     uint64_t low;    /* items below it are taken */
     uint64_t taken;  /* how many are taken */
@@ -81,7 +82,9 @@ static uint64_t room(const job_ud *j) {
     if (out >= j->ahead || span >= j->window) return 0;
     if (j->bytes > BYTES_AHEAD && out >= 4) return 0;
     uint64_t a = j->ahead - out, b = j->window - span;
-    return a < b ? a : b;
+    uint64_t n = a < b ? a : b;
+    /* Whole chunks, as they were asked for. */
+    return j->chunk ? n - n % j->chunk : n;
 }
 
 /* The n values from stack index `first` as an input cell has them: returns
@@ -138,8 +141,9 @@ static void encode_drawn(lua_State *L, job_ud *j) {
    one item at least. Runs protected, since the source is the user's. */
 static int draw_batch(lua_State *L) {
     job_ud *j = lua_touserdata(L, 1);
-    uint64_t most = room(j);
-    if (most > BATCH) most = BATCH;
+    uint64_t most = room(j), batch = BATCH;
+    if (j->chunk) batch = (BATCH + j->chunk - 1) / j->chunk * j->chunk;
+    if (most > batch) most = batch;
     most += j->fed;
     lua_settop(L, 2);
     do {
@@ -760,6 +764,7 @@ static void choose_window(job_ud *j, mp_job_spec *spec, const char *mode,
         ahead = power_of_two(chunk * 4 * workers);
     if (mode[1] == 'l' || count < ahead) ahead = power_of_two(count);
     j->ahead = ahead;
+    j->chunk = spec->chunk < ahead ? spec->chunk : 0;
     /* Unordered, one slow item must not stop the others soon. */
     spec->window = j->ordered || ahead >= count ? ahead : 4 * ahead;
 }

@@ -48,7 +48,7 @@ void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
         return;
     luaL_checkstack(L, 2, NULL);
     lua_getiuservalue(L, idx, 1);
-    worker_start start = {L, lua_gettop(L), mp_me->tag};
+    worker_start start = {L, lua_gettop(L)};
     mp_pool_restart(shm, &pool->crew, bind_worker_main, &start);
     lua_pop(L, 1);
 }
@@ -79,7 +79,7 @@ static int pool_new(lua_State *L) {
     int r = mp_pool_create(workers, most, &o->id, &o->gen);
     if (r < 0) return bind_oserror(L, r, "Pool: cannot make the pool");
     o->shm = mp_object_block(o->id);
-    worker_start start = {L, 3, mp_me->tag};
+    worker_start start = {L, 3};
     r = mp_pool_start(pool_of(pool), &pool->crew, bind_worker_main, &start);
     if (r < 0) {
         pool_gc(L);

@@ -11,7 +11,7 @@
 enum { SHAPE_MAP, SHAPE_STAR, SHAPE_APPLY };
 
 /* User value 1 of a pool: a table with the Lua side's functions:
-   setup(id, owner's tag)        first thing in a worker
+   setup(id)                     first thing in a worker
    failure(value, traceback, f, index, id, phase) -> error object
    lost(pid, exitcode, index, name) -> error object
    run_callbacks()               of finished results */
@@ -49,7 +49,6 @@ void bind_job_open(lua_State *L);
 typedef struct worker_start {
     lua_State *L;
     int hooks; /* stack index of the pool's table of functions */
-    uint32_t owner; /* tag of the pool's maker */
 } worker_start;
 void bind_worker_main(mp_pool_shm *pool, uint32_t index, void *ctx);
 void bind_worker_open(lua_State *L);

@@ -19,7 +19,6 @@ typedef struct worker {
     mp_pool_shm *pool;
     mp_worker_shm *shm;
     uint32_t id; /* from 1 */
-    uint32_t owner;
     mp_range range;
     mp_cell_shm *in, *out; /* the job's cells, in this process */
     uint64_t at;
@@ -230,14 +229,12 @@ static void work_off(lua_State *L, worker *w) {
 
 /* ---- the process ---------------------------------------------------- */
 
-/* [1] hooks: setup(id, tag of the pool owner), which also calls the
-   initializer of the user. */
+/* [1] hooks: setup(id), which also calls the user's initializer. */
 static int initialize(lua_State *L) {
     worker *w = lua_touserdata(L, 2);
     lua_getfield(L, 1, "setup");
     lua_pushinteger(L, (lua_Integer)w->id);
-    lua_pushinteger(L, (lua_Integer)w->owner);
-    lua_call(L, 2, 0);
+    lua_call(L, 1, 0);
     return 0;
 }
 
@@ -276,7 +273,7 @@ void bind_worker_main(mp_pool_shm *pool, uint32_t index, void *ctx) {
     lua_checkstack(L, 20);
     worker *w = lua_newuserdatauv(L, sizeof *w, 0);
     *w = (worker){.pool = pool, .shm = mp_pool_worker(pool, index),
-                  .id = index + 1, .owner = from->owner};
+                  .id = index + 1};
     lua_rawsetp(L, LUA_REGISTRYINDEX, &worker_key);
     lua_pushvalue(from->L, from->hooks);
     lua_xmove(from->L, L, 1);

@@ -69,8 +69,9 @@ enum { MP_SLOT_FREE, MP_SLOT_FORKING, MP_SLOT_LIVE, MP_SLOT_CLAIMING };
    its owner unless said otherwise; repaired by mp_reap (mem/reap.h).
    life    the kernel's mark (os/robust.h)
    state   kind | parent's tag << 2. FREE -> FORKING (by the parent) ->
-           CLAIMING -> LIVE (by the child) -> FREE (by the reaper, with gen + 1). The parent
-           is in the same word so that no slot is reserved for nobody
+           CLAIMING -> LIVE (by the child) -> FREE (by the reaper, with
+           gen + 1). The parent is in the same word so that no slot is
+           reserved for nobody
    gen     counts the slot's owners; changes only when one is fully reaped
    reaper  held by who repairs it
    ledger  bitmaps of the objects it holds, by id; blocks of 4 KiB

@@ -213,7 +213,8 @@ static uint64_t new_run(uint64_t n, uint64_t entry) {
 /* ---- spans ---------------------------------------------------------- */
 
 static void shape_span(span_shm *span, unsigned class) {
-    uint32_t bytes = (class >= FIRST_WIDE ? (uint32_t)WIDE : 1U) << MP_UNIT_SHIFT;
+    uint32_t units = class >= FIRST_WIDE ? WIDE : 1;
+    uint32_t bytes = units << MP_UNIT_SHIFT;
     uint32_t size = class_size[class];
     uint32_t blocks = (bytes - (uint32_t)sizeof *span) / (size + 4);
     uint32_t head = (uint32_t)sizeof *span + blocks * 4;

@@ -295,7 +295,9 @@ static uint64_t chunk_of(const mp_pool_shm *pool, const mp_job_shm *job,
     return n < available ? n : available;
 }
 
-static bool pick_fresh(mp_pool_shm *pool, uint64_t last, pick *p) {
+/* `most`: items that this worker may still run. */
+static bool pick_fresh(mp_pool_shm *pool, uint64_t last, uint64_t most,
+                       pick *p) {
     for (mp_job_shm *job = mp_job_at(mp_get(&pool->first)); job;
          job = mp_job_at(mp_get(&job->link))) {
         uint64_t fed =
@@ -303,6 +305,7 @@ static bool pick_fresh(mp_pool_shm *pool, uint64_t last, pick *p) {
         uint64_t next = mp_get(&job->next);
         if (fed == next) continue;
         uint64_t n = chunk_of(pool, job, fed - next, last);
+        if (n > most) n = most;
         *p = (pick){job, NULL, next, next + n};
         return true;
     }
@@ -403,7 +406,8 @@ static int step(mp_pool_shm *pool, uint32_t index, mp_worker_shm *w,
     bool over = mp_pool_state(pool) >= MP_POOL_TERMINATE ||
                 (pool->most && w->items >= pool->most);
     if (!over && !(mp_get(&pool->orphans) && pick_orphan(pool, index, p)))
-        pick_fresh(pool, items, p);
+        pick_fresh(pool, items,
+                   pool->most ? pool->most - w->items : UINT64_MAX, p);
     exchange(pool, w, finished, p);
     if (finished) {
         done = mp_get(&finished->done) >=

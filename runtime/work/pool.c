@@ -8,7 +8,10 @@
 #include "mem/slot.h"
 #include "work/pool_shm.h"
 
-enum { FUNCTIONS_KEPT = 32 }; /* unused ones, for the next job */
+enum {
+    FUNCTIONS_KEPT = 32, /* unused ones, for the next job */
+    RESTARTS = 5         /* of a crew that dies as it starts */
+};
 
 /* ---- lifetime ------------------------------------------------------- */
 
@@ -277,12 +280,16 @@ void mp_pool_bury(mp_pool_shm *pool) {
 
 int mp_pool_restart(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
                     void *ctx) {
-    while (!crew->ended && mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
+    int r = -EOWNERDEAD;
+    /* The new one may be killed as it starts, too; but not for ever. */
+    for (int i = 0; r == -EOWNERDEAD && i < RESTARTS; i++) {
+        while (!crew->ended && mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
+        }
+        mp_proc_close(crew);
+        mp_pool_bury(pool);
+        atomic_store(&pool->started, 0);
+        r = mp_pool_start(pool, crew, run, ctx);
     }
-    mp_proc_close(crew);
-    mp_pool_bury(pool);
-    atomic_store(&pool->started, 0);
-    int r = mp_pool_start(pool, crew, run, ctx);
     if (r < 0) mp_pool_break(pool);
     return r;
 }
