@@ -74,6 +74,7 @@ enum { MP_SLOT_FREE, MP_SLOT_FORKING, MP_SLOT_LIVE, MP_SLOT_CLAIMING };
            reserved for nobody
    gen     counts the slot's owners; changes only when one is fully reaped
    reaper  held by who repairs it
+   claimer pid of the child that is about to claim it, and 10 bits of gen
    ledger  bitmaps of the objects it holds, by id; blocks of 4 KiB
    dying   head of the list of objects it must destroy */
 typedef struct mp_slot_shm {
@@ -82,11 +83,13 @@ typedef struct mp_slot_shm {
     _Atomic uint32_t gen;
     _Atomic uint32_t pid;
     mp_mutex_shm reaper;
+    _Atomic uint32_t claimer;
+    uint32_t reserved;
     _Atomic uint64_t dying;
     mp_hand_shm hands[MP_HANDS];
     mp_txn_shm txn;
     _Atomic uint64_t ledger[MP_LEDGER_PAGES];
-    uint64_t padding[38];
+    uint64_t padding[37];
 } mp_slot_shm;
 
 /* The head of the arena. Under `heap` unless said otherwise.

@@ -1,14 +1,13 @@
 #include "mem/reap.h"
 
-#include <errno.h>
 #include <limits.h>
-#include <signal.h>
 
 #include "mem/heap.h"
 #include "mem/mutex.h"
 #include "mem/object.h"
 #include "mem/slot.h"
 #include "mem/txn.h"
+#include "os/child.h"
 #include "os/futex.h"
 
 /* A block between two owners: committed means that the new one has it. */
@@ -90,15 +89,20 @@ void mp_reap_reserved(uint32_t index, bool gone) {
     mp_mutex_unlock(&slot->reaper);
 }
 
-/* Did a child die while it claimed, with nobody left to wait for it? */
+/* Did a child die while it claimed, with nobody left to wait for it? It has
+   no life word yet, or one that the kernel does not know. (A late child may
+   have left its name in a slot that is another's by now; its generation
+   tells.) */
 static bool died_claiming(const mp_slot_shm *slot, uint32_t index,
                           uint32_t state) {
     mp_owner owner;
-    pid_t pid = (pid_t)atomic_load(&slot->pid);
-    mp_owner_look(mp_tag_of(index, atomic_load(&slot->gen)), &owner);
+    uint32_t tag = mp_tag_of(index, atomic_load(&slot->gen));
+    uint32_t claimer = atomic_load(&slot->claimer);
+    uint32_t pid = claimer & 0x3fffffU;
+    mp_owner_look(tag, &owner);
     if (owner.life_word & MP_ROBUST_DEAD) return true;
-    return pid > 0 && !mp_tag_alive(state >> 2) && kill(pid, 0) < 0 &&
-           errno == ESRCH;
+    return !mp_tag_alive(state >> 2) && mp_claimer_of(pid, tag) == claimer &&
+           mp_child_gone((pid_t)pid);
 }
 
 void mp_reap_sweep(void) {

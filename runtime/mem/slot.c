@@ -77,7 +77,10 @@ int mp_slot_claim(mp_self *self, uint32_t index) {
     self->tag = mp_tag_of(index, atomic_load(&self->slot->gen));
     /* A child that is late finds that its slot was given back, and perhaps
        to another: it must not write its life over the other's, which the
-       kernel would then never mark. While it is CLAIMING nobody takes it. */
+       kernel would then never mark. While it is CLAIMING nobody takes it;
+       should it die then, its pid tells (mem/reap.c). */
+    atomic_store(&self->slot->claimer,
+                 mp_claimer_of((uint32_t)getpid(), self->tag));
     uint32_t forking = parent << 2 | MP_SLOT_FORKING;
     if (!atomic_compare_exchange_strong(&self->slot->state, &forking,
                                         parent << 2 | MP_SLOT_CLAIMING))

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -66,6 +67,19 @@ int mp_child_sleep(int pidfd, mp_deadline deadline) {
     int n = ppoll(&p, 1, left == INT64_MAX ? NULL : &t, NULL);
     if (n < 0) return -errno;
     return n == 0 ? -ETIMEDOUT : 0;
+}
+
+bool mp_child_gone(pid_t pid) {
+    char path[32], text[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f) return kill(pid, 0) < 0 && errno == ESRCH;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    /* «pid (name) state ...»; the name may hold anything. */
+    const char *end = strrchr(text, ')');
+    return end && end[1] == ' ' && (end[2] == 'Z' || end[2] == 'X');
 }
 
 int mp_child_signal(pid_t pid, int pidfd, int signal) {

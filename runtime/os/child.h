@@ -10,6 +10,7 @@
 #ifndef MP_OS_CHILD_H
 #define MP_OS_CHILD_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/deadline.h"
@@ -30,6 +31,9 @@ int mp_child_poll(pid_t pid, int pidfd, int *exitcode);
 
 /* Sleeps until it ends. 0: look again; -ETIMEDOUT; -EINTR: a signal. */
 int mp_child_sleep(int pidfd, mp_deadline deadline);
+
+/* Is there no process of this number, or only a zombie? */
+bool mp_child_gone(pid_t pid);
 
 /* Sends a signal; 0 also when it has ended. */
 int mp_child_signal(pid_t pid, int pidfd, int signal);
