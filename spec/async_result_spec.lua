@@ -2,34 +2,10 @@
 
 local mp = require "mp"
 local helper = require "spec.helper"
+local tools = require "spec.pool_tools"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
-end
-
-local function square(x)
-    return x * x
-end
-
-local function sleep(seconds)
-    require "mp".sleep(seconds)
-    return seconds
-end
-
-local function timed(f, ...)
-    local begin = mp.monotonic()
-    f(...)
-    return mp.monotonic() - begin
-end
-
---- Runs a script under mplua; returns what helper.run does.
-local function script(text, ...)
-    return helper.run({"-e", text}, ...)
-end
+local failure, timed = tools.failure, tools.timed
+local square, sleep = tools.square, tools.sleep
 
 describe("an AsyncResult", function()
     it("gives all values, again and again (POL-04, POL-18)", function()
@@ -294,7 +270,7 @@ describe("a callback", function()
     end)
 
     it("that raises is reported and stops nothing (PAIN-08)", function()
-        local run = script [[
+        local run = tools.script [[
             local mp = require "mp"
             local pool <close> = mp.Pool(1)
             local n = 0

@@ -325,7 +325,7 @@ describe("the traffic lights", function()
 
     it("go on for ever when they are joined", function()
         local result = helper.run(
-            {DIRECTORY .. "traffic_lights_joined.lua", "0.02"},
+            {DIRECTORY .. "traffic_lights.lua", "0.02", "joined"},
             {timeout = 2})
         assert.are.equal("", result.stderr)
         assert.is_true(result.timed_out)

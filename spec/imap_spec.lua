@@ -2,48 +2,10 @@
 
 local mp = require "mp"
 local helper = require "spec.helper"
+local tools = require "spec.pool_tools"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
-end
-
-local function square(x)
-    return x * x
-end
-
-local function sleep(seconds)
-    require "mp".sleep(seconds)
-    return seconds
-end
-
---- An iterator over 1, 2, ... n (nil: without end); state.at is how far.
-local function counter(n, state)
-    state = state or {}
-    state.at = 0
-    return function()
-        if state.at == n then
-            return nil
-        end
-        state.at = state.at + 1
-        return state.at
-    end
-end
-
---- An iterator that raises `problem` in the place of item n.
-local function broken_at(n, problem)
-    local draw = counter()
-    return function()
-        local i = draw()
-        if i == n then
-            error(problem, 0)
-        end
-        return i
-    end
-end
+local failure, square, sleep = tools.failure, tools.square, tools.sleep
+local counter, broken_at = tools.counter, tools.broken_at
 
 describe("imap", function()
     for _, chunk in ipairs {false, 1, 2, 7, 1000, 1 << 40, math.maxinteger} do

@@ -3,23 +3,10 @@
 local mp = require "mp"
 local core = require "mp.core"
 local helper = require "spec.helper"
+local tools = require "spec.pool_tools"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
-end
-
-local function square(x)
-    return x * x
-end
-
-local function kill(pids, signal)
-    os.execute("kill -" .. (signal or "KILL") .. " "
-        .. table.concat(pids, " ") .. " 2>/dev/null")
-end
+local failure, square = tools.failure, tools.square
+local kill, check_list = tools.kill, tools.check_list
 
 --- A job that ends its worker at item `at` by how(), else squares.
 local function dying(at, how)
@@ -38,33 +25,11 @@ local function by_signal(signal)
     end
 end
 
-local function timed(f, ...)
-    local begin = mp.monotonic()
-    f(...)
-    return mp.monotonic() - begin
-end
-
---- Every item done, or exactly lost; returns how many are lost.
-local function check_list(list, n)
-    local lost = 0
-    assert.are.equal(n, list.n)
-    for i = 1, n do
-        local v = list[i]
-        if mp.iserror(v, "WorkerLost") then
-            assert.are.equal(i, v.index)
-            lost = lost + 1
-        elseif v ~= i * i then
-            assert.are.equal(i * i, v)
-        end
-    end
-    return lost
-end
-
 describe("a worker that dies in a task", function()
     it("loses its item only, and is replaced (T-W-01, POL-20)", function()
         local pool <close> = mp.Pool(2)
         local e
-        local took = timed(function()
+        local took = tools.timed(function()
             e = failure("WorkerLost", pool.map, pool,
                 dying(3, by_signal("KILL")), mp.range(1, 9), 1)
         end)

@@ -1,36 +1,9 @@
 -- Pool: errors of tasks and of the caller's iterators.
 
 local mp = require "mp"
+local tools = require "spec.pool_tools"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
-end
-
-local function square(x)
-    return x * x
-end
-
-local function same(...)
-    return ...
-end
-
---- A job that fails for those items, with the text «bad ITEM».
-local function failing(...)
-    local bad = {}
-    for _, item in ipairs {...} do
-        bad[item] = true
-    end
-    return function(x)
-        if bad[x] then
-            error("bad " .. x, 0)
-        end
-        return x * 10
-    end
-end
+local failure, square, failing = tools.failure, tools.square, tools.failing
 
 describe("an error in a task", function()
     it("is a RemoteError with all its fields", function()
@@ -142,27 +115,16 @@ describe("an error in a task", function()
 end)
 
 describe("an iterator of the caller", function()
-    local function broken_at(n, problem)
-        local i = 0
-        return function()
-            i = i + 1
-            if i == n then
-                error(problem, 0)
-            end
-            return i
-        end
-    end
-
     it("that raises makes map raise just that (POL-08)", function()
         local pool <close> = mp.Pool(2)
         local problem = {}
         for _, at in ipairs {1, 2, 100, 20000} do
             local ok, e = pcall(pool.map, pool, square,
-                broken_at(at, problem))
+                tools.broken_at(at, problem))
             assert.is_false(ok)
             assert.are.equal(problem, e)
             ok, e = pcall(pool.map_async, pool, square,
-                broken_at(at, problem))
+                tools.broken_at(at, problem))
             assert.is_false(ok)
             assert.are.equal(problem, e)
         end

@@ -3,74 +3,16 @@
 local mp = require "mp"
 local core = require "mp.core"
 local helper = require "spec.helper"
+local tools = require "spec.pool_tools"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
-end
-
-local function square(x)
-    return x * x
-end
-
-local function kill(pids, signal)
-    os.execute("kill -" .. (signal or "KILL") .. " "
-        .. table.concat(pids, " ") .. " 2>/dev/null")
-end
-
-local function exists(pid)
-    local file = io.open("/proc/" .. pid .. "/stat")
-    if not file then
-        return false
-    end
-    local text = file:read("a") or ""
-    file:close()
-    return text ~= "" and not text:match("%) [ZX]")
-end
-
-local function none_exists(pids)
-    for _, pid in ipairs(pids) do
-        if exists(pid) then
-            return false
-        end
-    end
-    return true
-end
-
-local function soon_gone(pids)
-    helper.eventually(function() return none_exists(pids) end, 1)
-end
+local failure, square = tools.failure, tools.square
+local kill, soon_gone = tools.kill, tools.soon_gone
 
 --- The pid of the pool's crew, the parent of its workers.
 local function crew_of(pool)
     local pid = pool._core:pids()[1]
     local file <close> = assert(io.open("/proc/" .. pid .. "/stat"))
     return math.tointeger(file:read("a"):match("%) %a (%d+)"))
-end
-
-local function timed(f, ...)
-    local begin = mp.monotonic()
-    f(...)
-    return mp.monotonic() - begin
-end
-
---- Every item done, or exactly lost; returns how many are lost.
-local function check_list(list, n)
-    local lost = 0
-    assert.are.equal(n, list.n)
-    for i = 1, n do
-        local v = list[i]
-        if mp.iserror(v, "WorkerLost") then
-            assert.are.equal(i, v.index)
-            lost = lost + 1
-        elseif v ~= i * i then
-            assert.are.equal(i * i, v)
-        end
-    end
-    return lost
 end
 
 describe("killing all workers again and again", function()
@@ -114,7 +56,7 @@ describe("killing all workers again and again", function()
             on_error = "collect",
         })
         halt()
-        local lost = check_list(list, 10000)
+        local lost = tools.check_list(list, 10000)
         assert.is_true(lost > 0 and lost < 3000)
     end)
 
@@ -185,7 +127,7 @@ describe("a crew that is killed", function()
         local pids = pool._core:pids()
         kill {crew_of(pool)}
         local e
-        local took = timed(function()
+        local took = tools.timed(function()
             e = failure("WorkerLost", r.get, r)
         end)
         assert.is_true(took < 1)

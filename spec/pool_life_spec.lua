@@ -2,66 +2,11 @@
 -- it.
 
 local mp = require "mp"
-local helper = require "spec.helper"
+local tools = require "spec.pool_tools"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
-end
-
-local function square(x)
-    return x * x
-end
-
-local function sleep(seconds)
-    require "mp".sleep(seconds)
-    return seconds
-end
-
-local function timed(f, ...)
-    local begin = mp.monotonic()
-    f(...)
-    return mp.monotonic() - begin
-end
-
-local function script(text, opts)
-    return helper.run({"-e", text}, opts)
-end
-
---- Is there a process of this id (a zombie is none)?
-local function exists(pid)
-    local file = io.open("/proc/" .. pid .. "/stat")
-    if not file then
-        return false
-    end
-    local text = file:read("a") or ""
-    file:close()
-    return not text:match("%) [ZX]") and text ~= ""
-end
-
-local function all_gone(pids)
-    for _, pid in ipairs(pids) do
-        if exists(pid) then
-            return false
-        end
-    end
-    return true
-end
-
---- The pids that took part in a map.
-local function pids_of(pool, n, chunk)
-    local seen, count = {}, 0
-    for _, pid in ipairs(pool:map(function()
-        return require "mp".getpid()
-    end, mp.range(n), chunk)) do
-        count = count + (seen[pid] and 0 or 1)
-        seen[pid] = true
-    end
-    return count, seen
-end
+local failure, timed = tools.failure, tools.timed
+local square, sleep = tools.square, tools.sleep
+local all_gone = tools.all_gone
 
 describe("a pool's end", function()
     it("by close and join finishes what was submitted (POL-11)", function()
@@ -194,7 +139,7 @@ describe("a pool's end", function()
         for _, ending in ipairs {"", "os.exit(0)", "os.exit(0, true)"} do
             local run
             local took = timed(function()
-                run = script([[
+                run = tools.script([[
                     mp = require "mp"
                     pool = mp.Pool(3)
                     r = pool:map_async(mp.sleep, {60, 60, 60, 60})
@@ -209,12 +154,12 @@ describe("a pool's end", function()
                 pids[#pids + 1] = pid
             end
             assert.are.equal(3, #pids)
-            helper.eventually(function() return all_gone(pids) end, 1)
+            tools.soon_gone(pids)
         end
     end)
 
     it("by the script's error tells the error only", function()
-        local run = script [[
+        local run = tools.script [[
             local mp = require "mp"
             local pool <close> = mp.Pool(2)
             pool:map(function(x) error("bad " .. x, 0) end, {1})
@@ -318,13 +263,12 @@ end)
 describe("maxtasksperchild", function()
     it("replaces a worker after so many (T-W-27, POL-23)", function()
         local pool <close> = mp.Pool(3, nil, nil, 2)
-        local count = pids_of(pool, 12, 1)
-        assert.is_true(count >= 6)
+        assert.is_true(tools.count_processes(pool, 12) >= 6)
     end)
 
     it("of 1 gives each single task its own process", function()
         local pool <close> = mp.Pool(2, nil, nil, 1)
-        assert.are.equal(40, (pids_of(pool, 40, 1)))
+        assert.are.equal(40, tools.count_processes(pool, 40))
         local sum = 0
         for _, v in pool:imap_unordered(square, mp.range(1, 41), 1) do
             sum = sum + v

@@ -3,51 +3,12 @@
 
 local mp = require "mp"
 local helper = require "spec.helper"
+local tools = require "spec.pool_tools"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
-end
-
-local function square(x)
-    return x * x
-end
+local failure, square, failing = tools.failure, tools.square, tools.failing
 
 local function same(...)
     return ...
-end
-
---- A job that fails for those items, with the text «bad ITEM».
-local function failing(...)
-    local bad = {}
-    for _, item in ipairs {...} do
-        bad[item] = true
-    end
-    return function(x)
-        if bad[x] then
-            error("bad " .. x, 0)
-        end
-        return x * 10
-    end
-end
-
---- The pids of the pool's workers that took part.
-local function pids_of(pool, n, chunk)
-    local seen, count = {}, 0
-    for _, pid in ipairs(pool:map(function()
-        local m = require "mp"
-        m.sleep(0.002)
-        return m.getpid()
-    end, mp.range(n), chunk or 1)) do
-        if not seen[pid] then
-            seen[pid] = true
-            count = count + 1
-        end
-    end
-    return seen, count
 end
 
 describe("Pool(...)", function()
@@ -316,8 +277,7 @@ describe("map", function()
 
     it("spreads single items over all the workers", function()
         local pool <close> = mp.Pool(3)
-        local _, count = pids_of(pool, 60)
-        assert.are.equal(3, count)
+        assert.are.equal(3, tools.count_processes(pool, 60))
     end)
 
     it("calls its callback with the list, an error's as well", function()

@@ -1,12 +1,15 @@
--- Twin of the module tour's traffic lights: cars come to a crossing and
+-- Twin of the module tour's two traffic lights: cars come to a crossing and
 -- wait for an event, the green light. The lights go on for ever; being a
--- daemon, they end when all the cars have passed and the program ends.
+-- daemon, they end when all the cars have passed and the program ends. As in
+-- the second of the two, lights that are joined are no daemon: they go on
+-- when the last car has passed, and the program never ends by itself.
 --
---     mplua traffic_lights.lua [SECONDS]   (between two cars: 0.05; the
---     tutorial's: 1; the lights change after twice as long)
+--     mplua traffic_lights.lua [SECONDS [joined]]   (between two cars: 0.05;
+--     the tutorial's: 1; the lights change after twice as long)
 
 local mp = require "mp"
 local second = tonumber(arg[1] or 0.05)
+local joined = arg[2] == "joined"
 
 local function car(e, car_id)
     print(("car %d is coming "):format(car_id))
@@ -43,7 +46,7 @@ for car_id = 0, 9 do
     table.insert(cars, mp.Process{target = car, args = {event, car_id}})
 end
 local lights = mp.Process{target = traffic_light, args = {event}}
-lights.daemon = true
+lights.daemon = not joined
 lights:start()
 for _, each in ipairs(cars) do
     each:start()
@@ -52,4 +55,7 @@ end
 
 for _, each in ipairs(cars) do
     each:join()
+end
+if joined then
+    lights:join()
 end

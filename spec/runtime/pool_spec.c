@@ -6,9 +6,23 @@
 
 SPEC_PREPARE { prepare_pools(); }
 
-/* Counts of runs per item, all 0. */
-static _Atomic unsigned char *new_notes(void) {
-    return spec_shared(MOST_ITEMS);
+/* Workers that count the runs of each item. */
+static plan to_note(void) {
+    plan p = no_plan();
+    p.notes = spec_shared(MOST_ITEMS);
+    return p;
+}
+
+/* Workers of which the one that comes to this item sleeps for ever. */
+static plan to_sleep_at(uint64_t item) {
+    plan p = no_plan();
+    p.sleep_at = item;
+    return p;
+}
+
+static void drop_and_close(fixture *f, job *j) {
+    mp_job_drop(f->pool, j->shm, MP_JOB_RELEASED);
+    close_pool(f);
 }
 
 SPEC("pool: computes every item, from cells and from a range") {
@@ -42,16 +56,14 @@ SPEC("pool: a job of nothing is finished at once") {
     CHECK(!mp_job_finished(j.shm));
     mp_job_finish_input(f.pool, j.shm, 0);
     CHECK(mp_job_finished(j.shm));
-    mp_job_drop(f.pool, j.shm, MP_JOB_RELEASED);
-    close_pool(&f);
+    drop_and_close(&f, &j);
 }
 
 SPEC("pool: a worker's death loses the item it ran, and that alone") {
     for (uint64_t chunk = 0; chunk < 40; chunk += 13) {
         fixture f;
-        plan p = no_plan();
+        plan p = to_note();
         p.die_at = 17;
-        p.notes = new_notes();
         open_pool(&f, 2, 0, p);
         job j = add_job(&f, 100, chunk, MP_JOB_CELLS);
         take_until(&f, &j, 17);
@@ -62,8 +74,7 @@ SPEC("pool: a worker's death loses the item it ran, and that alone") {
         take_until(&f, &j, 100);
         CHECK_EQ(j.lost, 1);
         for (int i = 0; i < 100; i++) CHECK_EQ(p.notes[i], 1);
-        mp_job_drop(f.pool, j.shm, MP_JOB_RELEASED);
-        close_pool(&f);
+        drop_and_close(&f, &j);
     }
 }
 
@@ -97,13 +108,11 @@ SPEC("pool: a worker ends after its share, and another comes") {
 
 SPEC("pool: close lets everything be done that was fed") {
     fixture f;
-    plan p = no_plan();
-    p.notes = new_notes();
+    plan p = to_note();
     open_pool(&f, 2, 0, p);
     job j = add_job(&f, WINDOW, 1, MP_JOB_CELLS);
     feed(&f, &j);
-    mp_job_drop(f.pool, j.shm, MP_JOB_RELEASED);
-    close_pool(&f);
+    drop_and_close(&f, &j);
     for (int i = 0; i < WINDOW; i++) CHECK_EQ(p.notes[i], 1);
 }
 
@@ -123,9 +132,7 @@ SPEC("pool: close waits for an input that is still open") {
 
 SPEC("pool: terminate stops what runs, at once, and frees all") {
     fixture f;
-    plan p = no_plan();
-    p.sleep_at = 10;
-    open_pool(&f, 3, 0, p);
+    open_pool(&f, 3, 0, to_sleep_at(10));
     job j = add_job(&f, MOST_ITEMS, 1, MP_JOB_CELLS);
     feed(&f, &j);
     take_until(&f, &j, 10);
@@ -140,8 +147,7 @@ SPEC("pool: terminate stops what runs, at once, and frees all") {
 
 SPEC("pool: a cancelled job is not run on, and is freed when idle") {
     fixture f;
-    plan p = no_plan();
-    p.notes = new_notes();
+    plan p = to_note();
     p.spin_ns = 1000000;
     open_pool(&f, 2, 0, p);
     for (int round = 0; round < 20; round++) {
@@ -201,23 +207,18 @@ SPEC("pool: leaves nothing when it cannot start") {
 
 SPEC("pool: a killed crew is replaced; what ran is lost, the rest is not") {
     fixture f;
-    plan p = no_plan();
-    p.sleep_at = 20;
-    open_pool(&f, 2, 0, p);
+    open_pool(&f, 2, 0, to_sleep_at(20));
     job j = add_job(&f, 500, 4, MP_JOB_CELLS);
     take_until(&f, &j, 20);
     CHECK_OK(mp_proc_signal(&f.crew, SIGKILL));
     take_until(&f, &j, 500);
     CHECK(j.lost >= 1 && j.lost <= 2);
-    mp_job_drop(f.pool, j.shm, MP_JOB_RELEASED);
-    close_pool(&f);
+    drop_and_close(&f, &j);
 }
 
 SPEC("pool: who waits for one item sleeps, though many others are done") {
     fixture f;
-    plan p = no_plan();
-    p.sleep_at = 0;
-    open_pool(&f, 2, 0, p);
+    open_pool(&f, 2, 0, to_sleep_at(0));
     job j = add_job(&f, WINDOW, 1, MP_JOB_RANGE);
     feed(&f, &j);
     CHECK_SOON(mp_job_result(j.shm, WINDOW - 1));

@@ -15,13 +15,9 @@
 #include "sync_tools.h"
 
 SPEC_PREPARE {
-    CHECK_OK(mp_open());
-    mp_lock_open();
+    prepare_locks();
     mp_sem_open();
     mp_event_open();
-    uint32_t id, gen; /* the first object brings the object table with it */
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
 }
 
 static int lock_in(mp_lock_shm *lock, double seconds) {
@@ -91,12 +87,18 @@ static void hold(void *lock) {
     for (;;) pause();
 }
 
+/* Forks one that holds the lock by now. */
+static mp_proc start_holder(mp_lock_shm *lock) {
+    mp_proc child = start(hold, lock);
+    CHECK_SOON(mp_lock_owner(lock) == child.tag);
+    return child;
+}
+
 SPEC("lock: of a killed holder goes to the next, who is told once") {
     uint32_t id;
     mp_lock_shm *lock = new_lock(&id);
     for (int i = 0; i < 20; i++) {
-        mp_proc child = start(hold, lock);
-        CHECK_SOON(mp_lock_owner(lock) == child.tag);
+        mp_proc child = start_holder(lock);
         CHECK_EQ(lock_in(lock, 0), -ETIMEDOUT);
         mp_proc_signal(&child, SIGKILL);
         CHECK_EQ(lock_in(lock, 1), MP_LOCK_ABANDONED);
@@ -111,8 +113,7 @@ SPEC("lock: of a killed holder goes to the next, who is told once") {
 SPEC("lock: a poll takes it from a dead holder") {
     uint32_t id;
     mp_lock_shm *lock = new_lock(&id);
-    mp_proc child = start(hold, lock);
-    CHECK_SOON(mp_lock_owner(lock) == child.tag);
+    mp_proc child = start_holder(lock);
     kill_now(&child);
     CHECK_EQ(mp_lock_owner(lock), 0);
     CHECK_EQ(lock_in(lock, 0), MP_LOCK_ABANDONED);
@@ -122,8 +123,7 @@ SPEC("lock: a poll takes it from a dead holder") {
 SPEC("lock: of a dead holder may still be released") {
     uint32_t id;
     mp_lock_shm *lock = new_lock(&id);
-    mp_proc child = start(hold, lock);
-    CHECK_SOON(mp_lock_owner(lock) == child.tag);
+    mp_proc child = start_holder(lock);
     kill_now(&child);
     CHECK_EQ(mp_lock_release(lock), 0);
     CHECK_EQ(lock_in(lock, 0), 0);
@@ -155,7 +155,7 @@ static void storm_turns(int kills) {
     turns *t = spec_shared(sizeof *t);
     t->lock = new_lock(&id);
     mp_proc worker[3];
-    for (int i = 0; i < 3; i++) worker[i] = start(take_turns, t);
+    start_all(worker, 3, take_turns, t);
     for (int i = 0; i < kills; i++) {
         CHECK_PROGRESS(t->n);
         random_pause(200);
@@ -163,7 +163,7 @@ static void storm_turns(int kills) {
         CHECK_PROGRESS(t->n);
         worker[i % 3] = start(take_turns, t);
     }
-    for (int i = 0; i < 3; i++) kill_now(&worker[i]);
+    kill_all(worker, 3);
     mp_object_detach(id);
 }
 
@@ -254,11 +254,11 @@ SPEC("sem: permits given at once wake as many") {
     mp_sem_shm *sem = new_sem(0, MP_SEM_MAX, &id);
     mp_proc child[4];
     for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < 4; i++) child[i] = start(take_one, sem);
+        start_all(child, 4, take_one, sem);
         random_pause(2000);
         CHECK_EQ(mp_sem_release(sem, 1), 0);
         CHECK_EQ(mp_sem_release(sem, 3), 0);
-        for (int i = 0; i < 4; i++) CHECK_EQ(finish(&child[i]), 0);
+        finish_all(child, 4);
     }
     CHECK_EQ(mp_sem_value(sem), 0);
     mp_object_detach(id);
@@ -298,7 +298,7 @@ SPEC_WITHIN(60, "sem: users that are killed anywhere stop nobody") {
         CHECK_PROGRESS(s->n);
         worker[i % 4] = start(work[i % 4], s);
     }
-    for (int i = 0; i < 4; i++) kill_now(&worker[i]);
+    kill_all(worker, 4);
     mp_object_detach(id);
 }
 
@@ -357,12 +357,12 @@ SPEC("event: wakes all who wait, also when cleared at once") {
     mp_proc child[3];
     for (int round = 0; round < 30; round++) {
         atomic_store(&s->n, 0);
-        for (int i = 0; i < 3; i++) child[i] = start(sleep_once, s);
+        start_all(child, 3, sleep_once, s);
         CHECK_SOON(atomic_load(&s->n) == 3);
         random_pause(300);
         mp_event_set(s->event);
         mp_event_clear(s->event);
-        for (int i = 0; i < 3; i++) CHECK_EQ(finish(&child[i]), 0);
+        finish_all(child, 3);
     }
     mp_object_detach(id);
 }
@@ -397,6 +397,6 @@ SPEC_WITHIN(60, "event: users that are killed anywhere stop nobody") {
         worker[i % 3] = start(work[i % 3], s);
         CHECK_PROGRESS(s->n);
     }
-    for (int i = 0; i < 3; i++) kill_now(&worker[i]);
+    kill_all(worker, 3);
     mp_object_detach(id);
 }

@@ -11,6 +11,17 @@
 #include "harness.h"
 #include "mem/slot.h"
 #include "proc/proc.h"
+#include "sync/lock.h"
+
+/* For SPEC_PREPARE, ahead of other kinds of objects: the first object brings
+   the object table with it, which stays. */
+static inline void prepare_locks(void) {
+    uint32_t id, gen;
+    CHECK_OK(mp_open());
+    mp_lock_open();
+    CHECK_OK(mp_lock_create(&id, &gen));
+    mp_object_detach(id);
+}
 
 /* Forks a participant that runs work(argument) and ends. */
 static inline mp_proc start(void (*work)(void *), void *argument) {
@@ -44,6 +55,21 @@ static inline int finish(mp_proc *proc) {
 static inline void kill_now(mp_proc *proc) {
     mp_proc_signal(proc, SIGKILL);
     CHECK_EQ(finish(proc), -SIGKILL);
+}
+
+/* Forks n that run work(argument). */
+static inline void start_all(mp_proc *proc, int n, void (*work)(void *),
+                             void *argument) {
+    for (int i = 0; i < n; i++) proc[i] = start(work, argument);
+}
+
+/* Waits for n that end by themselves, as they should. */
+static inline void finish_all(mp_proc *proc, int n) {
+    for (int i = 0; i < n; i++) CHECK_EQ(finish(&proc[i]), 0);
+}
+
+static inline void kill_all(mp_proc *proc, int n) {
+    for (int i = 0; i < n; i++) kill_now(&proc[i]);
 }
 
 /* Up to `most` microseconds, awake: a moment that nobody chose. */

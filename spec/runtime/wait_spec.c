@@ -15,13 +15,9 @@
 #include "sync_tools.h"
 
 SPEC_PREPARE {
-    CHECK_OK(mp_open());
-    mp_lock_open();
+    prepare_locks();
     mp_cond_open();
     mp_barrier_open();
-    uint32_t id, gen; /* the first object brings the object table with it */
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
 }
 
 /* ---- Condition ---------------------------------------------------------- */
@@ -90,9 +86,22 @@ SPEC("cond: holds the lock that it was given") {
 
 /* Waiters take tokens; `taken` counts them. */
 typedef struct tokens {
+    uint32_t id;
     mp_cond_shm *cond;
     _Atomic uint64_t n, taken;
 } tokens;
+
+/* No tokens, where children see them; drop_tokens() gives the condition
+   back. */
+static tokens *new_tokens(void) {
+    tokens *t = spec_shared(sizeof *t);
+    t->cond = new_cond(&t->id);
+    return t;
+}
+
+static void drop_tokens(tokens *t) {
+    mp_object_detach(t->id);
+}
 
 static void take_tokens(void *argument) {
     tokens *t = argument;
@@ -104,6 +113,13 @@ static void take_tokens(void *argument) {
     }
 }
 
+/* Forks a taker, who waits by now as the nth. */
+static mp_proc start_taker(tokens *t, uint32_t nth) {
+    mp_proc taker = start(take_tokens, t);
+    CHECK_SOON(mp_cond_waiting(t->cond) == nth);
+    return taker;
+}
+
 static void give_token(tokens *t, uint32_t notify) {
     enter(t->cond);
     atomic_fetch_add(&t->n, 1);
@@ -112,14 +128,9 @@ static void give_token(tokens *t, uint32_t notify) {
 }
 
 SPEC("cond: a notify wakes one, the oldest; notify_all all") {
-    uint32_t id;
-    tokens *t = spec_shared(sizeof *t);
-    t->cond = new_cond(&id);
+    tokens *t = new_tokens();
     mp_proc worker[3];
-    for (int i = 0; i < 3; i++) {
-        worker[i] = start(take_tokens, t);
-        CHECK_SOON(mp_cond_waiting(t->cond) == (uint32_t)i + 1);
-    }
+    for (uint32_t i = 0; i < 3; i++) worker[i] = start_taker(t, i + 1);
     uint32_t oldest =
         mp_waiter_at(atomic_load(&t->cond->waiters.waiting))->tag;
     CHECK_EQ(oldest, worker[0].tag);
@@ -130,68 +141,55 @@ SPEC("cond: a notify wakes one, the oldest; notify_all all") {
     CHECK_EQ(mp_cond_waiting(t->cond), 0);
     leave(t->cond);
     CHECK_SOON(mp_cond_waiting(t->cond) == 3);
-    for (int i = 0; i < 3; i++) kill_now(&worker[i]);
+    kill_all(worker, 3);
     CHECK_EQ(mp_cond_waiting(t->cond), 0);
-    mp_object_detach(id);
+    drop_tokens(t);
 }
 
 SPEC("cond: a dead waiter is passed over") {
-    uint32_t id;
-    tokens *t = spec_shared(sizeof *t);
-    t->cond = new_cond(&id);
-    mp_proc first = start(take_tokens, t);
-    CHECK_SOON(mp_cond_waiting(t->cond) == 1);
-    mp_proc second = start(take_tokens, t);
-    CHECK_SOON(mp_cond_waiting(t->cond) == 2);
+    tokens *t = new_tokens();
+    mp_proc first = start_taker(t, 1);
+    mp_proc second = start_taker(t, 2);
     mp_proc_signal(&first, SIGKILL);
     CHECK_SOON(!mp_tag_alive(first.tag)); /* dead, and not reaped */
     give_token(t, 1);
     CHECK_SOON(atomic_load(&t->taken) == 1);
     CHECK_EQ(finish(&first), -SIGKILL);
     kill_now(&second);
-    mp_object_detach(id);
+    drop_tokens(t);
 }
 
 SPEC("cond: who dies notified, before it ran, passes the notify on") {
-    uint32_t id;
-    tokens *t = spec_shared(sizeof *t);
-    t->cond = new_cond(&id);
-    mp_proc first = start(take_tokens, t);
-    CHECK_SOON(mp_cond_waiting(t->cond) == 1);
-    mp_proc second = start(take_tokens, t);
-    CHECK_SOON(mp_cond_waiting(t->cond) == 2);
+    tokens *t = new_tokens();
+    mp_proc first = start_taker(t, 1);
+    mp_proc second = start_taker(t, 2);
     mp_proc_signal(&first, SIGSTOP);
     give_token(t, 1); /* `first` has it now, and sleeps */
     CHECK_EQ(mp_cond_waiting(t->cond), 1);
     kill_now(&first);
     CHECK_SOON(atomic_load(&t->taken) == 1);
     kill_now(&second);
-    mp_object_detach(id);
+    drop_tokens(t);
 }
 
 SPEC("cond: who leaves by an error passes the notify on") {
-    uint32_t id;
-    tokens *t = spec_shared(sizeof *t);
-    t->cond = new_cond(&id);
+    tokens *t = new_tokens();
     mp_cond_wait wait;
     enter(t->cond);
     CHECK_OK(mp_cond_wait_begin(t->cond, &wait));
-    mp_proc second = start(take_tokens, t);
-    CHECK_SOON(mp_cond_waiting(t->cond) == 2);
+    mp_proc second = start_taker(t, 2);
     give_token(t, 1);
     CHECK_EQ(mp_cond_waiting(t->cond), 1);
     CHECK(mp_cond_wait_end(t->cond, &wait, true));
     CHECK_SOON(atomic_load(&t->taken) == 1);
     kill_now(&second);
-    mp_object_detach(id);
+    drop_tokens(t);
 }
 
 SPEC_WITHIN(60, "cond: waiters that are killed anywhere lose no notify") {
-    uint32_t id;
-    tokens *t = spec_shared(sizeof *t);
-    t->cond = new_cond(&id);
+    tokens *t = new_tokens();
     mp_proc worker[3];
-    for (int i = 0; i < 3; i++) worker[i] = start(take_tokens, t);
+    start_all(worker, 3, take_tokens, t);
     for (int i = 0; i < 300; i++) {
         give_token(t, 1);
         random_pause(150);
@@ -199,8 +197,8 @@ SPEC_WITHIN(60, "cond: waiters that are killed anywhere lose no notify") {
         CHECK_SOON(atomic_load(&t->n) == 0);
         worker[i % 3] = start(take_tokens, t);
     }
-    for (int i = 0; i < 3; i++) kill_now(&worker[i]);
-    mp_object_detach(id);
+    kill_all(worker, 3);
+    drop_tokens(t);
 }
 
 static void give_tokens(void *argument) {
@@ -211,9 +209,7 @@ static void give_tokens(void *argument) {
 }
 
 SPEC_WITHIN(60, "cond: notifiers that are killed anywhere stop nobody") {
-    uint32_t id;
-    tokens *t = spec_shared(sizeof *t);
-    t->cond = new_cond(&id);
+    tokens *t = new_tokens();
     mp_proc taker[2], giver[2];
     for (int i = 0; i < 2; i++) {
         taker[i] = start(take_tokens, t);
@@ -225,11 +221,11 @@ SPEC_WITHIN(60, "cond: notifiers that are killed anywhere stop nobody") {
         CHECK_PROGRESS(t->taken);
         giver[i % 2] = start(give_tokens, t);
     }
-    for (int i = 0; i < 2; i++) kill_now(&giver[i]);
+    kill_all(giver, 2);
     give_token(t, 5);
     CHECK_SOON(atomic_load(&t->n) == 0);
-    for (int i = 0; i < 2; i++) kill_now(&taker[i]);
-    mp_object_detach(id);
+    kill_all(taker, 2);
+    drop_tokens(t);
 }
 
 /* ---- Barrier ------------------------------------------------------------ */
@@ -265,10 +261,23 @@ SPEC("barrier: of one is no obstacle") {
 enum { ROUNDS = 300 };
 
 typedef struct rounds {
+    uint32_t id;
     mp_barrier_shm *barrier;
     _Atomic uint64_t n;
     _Atomic uint32_t ranks[ROUNDS]; /* bits of those that were given */
 } rounds;
+
+/* Rounds to come, where children see them; drop_rounds() gives the barrier
+   back. */
+static rounds *new_rounds(uint32_t parties) {
+    rounds *r = spec_shared(sizeof *r);
+    r->barrier = new_barrier(parties, &r->id);
+    return r;
+}
+
+static void drop_rounds(rounds *r) {
+    mp_object_detach(r->id);
+}
 
 static void run_rounds(void *argument) {
     rounds *r = argument;
@@ -283,15 +292,13 @@ static void run_rounds(void *argument) {
 }
 
 SPEC("barrier: gives each rank once in each round") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(3, &id);
+    rounds *r = new_rounds(3);
     mp_proc worker[3];
-    for (int i = 0; i < 3; i++) worker[i] = start(run_rounds, r);
-    for (int i = 0; i < 3; i++) CHECK_EQ(finish(&worker[i]), 0);
+    start_all(worker, 3, run_rounds, r);
+    finish_all(worker, 3);
     for (int i = 0; i < ROUNDS; i++) CHECK_EQ(atomic_load(&r->ranks[i]), 7);
     CHECK(!mp_barrier_broken(r->barrier));
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 SPEC("barrier: is broken by a timeout, and mended by a reset") {
@@ -313,24 +320,29 @@ static void expect_broken(void *argument) {
     atomic_fetch_add(&r->n, 1);
 }
 
+/* Forks one that expects it, who waits by now as the nth. */
+static mp_proc start_expecting(rounds *r, uint32_t nth) {
+    mp_proc party = start(expect_broken, r);
+    CHECK_SOON(mp_barrier_waiting(r->barrier) == nth);
+    return party;
+}
+
 static void wait_broken(rounds *r, void (*end)(mp_barrier_shm *)) {
     mp_proc worker[2];
-    for (int i = 0; i < 2; i++) worker[i] = start(expect_broken, r);
+    start_all(worker, 2, expect_broken, r);
     CHECK_SOON(mp_barrier_waiting(r->barrier) == 2);
     end(r->barrier);
-    for (int i = 0; i < 2; i++) CHECK_EQ(finish(&worker[i]), 0);
+    finish_all(worker, 2);
     CHECK_EQ(mp_barrier_waiting(r->barrier), 0);
 }
 
 SPEC("barrier: abort and reset tell those who wait") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(3, &id);
+    rounds *r = new_rounds(3);
     wait_broken(r, mp_barrier_reset);
     CHECK(!mp_barrier_broken(r->barrier));
     wait_broken(r, mp_barrier_break);
     CHECK(mp_barrier_broken(r->barrier));
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 static void linger(void *argument) {
@@ -343,24 +355,18 @@ static void go(void *argument) {
 }
 
 SPEC("barrier: a party that dies waiting breaks it at once") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(3, &id);
-    mp_proc dying = start(expect_broken, r);
-    CHECK_SOON(mp_barrier_waiting(r->barrier) == 1);
-    mp_proc other = start(expect_broken, r);
-    CHECK_SOON(mp_barrier_waiting(r->barrier) == 2);
+    rounds *r = new_rounds(3);
+    mp_proc dying = start_expecting(r, 1);
+    mp_proc other = start_expecting(r, 2);
     double before = spec_now();
     kill_now(&dying);
     CHECK_EQ(finish(&other), 0);
     CHECK(spec_now() - before < 1);
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 SPEC("barrier: a party that is killed before it came breaks it") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(3, &id);
+    rounds *r = new_rounds(3);
     mp_proc first = start(expect_broken, r);
     mp_proc second = start(expect_broken, r);
     mp_proc third = start(linger, r);
@@ -370,7 +376,7 @@ SPEC("barrier: a party that is killed before it came breaks it") {
     CHECK_EQ(finish(&first), 0);
     CHECK_EQ(finish(&second), 0);
     CHECK_EQ(finish(&third), -SIGKILL);
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 static void pass_and_linger(void *argument) {
@@ -381,28 +387,24 @@ static void pass_and_linger(void *argument) {
 }
 
 SPEC("barrier: a party that is killed between rounds breaks it") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(2, &id);
+    rounds *r = new_rounds(2);
     mp_proc party[2];
-    for (int i = 0; i < 2; i++) party[i] = start(pass_and_linger, r);
+    start_all(party, 2, pass_and_linger, r);
     CHECK_SOON(atomic_load(&r->n) == 2);
     kill_now(&party[0]);
     CHECK(mp_barrier_broken(r->barrier));
     kill_now(&party[1]);
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 SPEC("barrier: a party that is killed before anybody came breaks it") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(2, &id);
+    rounds *r = new_rounds(2);
     mp_proc third = start(linger, r);
     wait_born(&third);
     kill_now(&third);
     mp_proc first = start(expect_broken, r);
     CHECK_EQ(finish(&first), 0);
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 static void pass_once(void *argument) {
@@ -411,9 +413,7 @@ static void pass_once(void *argument) {
 }
 
 SPEC("barrier: those who end as they should do not break it") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(2, &id);
+    rounds *r = new_rounds(2);
     mp_proc first = start(pass_once, r), second = start(pass_once, r);
     CHECK_EQ(finish(&first), 0);
     CHECK_EQ(finish(&second), 0);
@@ -424,13 +424,11 @@ SPEC("barrier: those who end as they should do not break it") {
     second = start(pass_once, r);
     CHECK_EQ(finish(&first), 0);
     CHECK_EQ(finish(&second), 0);
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 SPEC("barrier: a bystander that is killed does not break it") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(2, &id);
+    rounds *r = new_rounds(2);
     mp_proc bystander = start(linger, r);
     wait_born(&bystander);
     mp_proc first = start(pass_once, r), second = start(linger, r);
@@ -441,7 +439,7 @@ SPEC("barrier: a bystander that is killed does not break it") {
     CHECK(pass(r->barrier, 5) >= 0);
     CHECK_EQ(finish(&first), 0);
     kill_now(&second);
-    mp_object_detach(id);
+    drop_rounds(r);
 }
 
 static void pass_for_ever(void *argument) {
@@ -453,13 +451,11 @@ static void pass_for_ever(void *argument) {
 }
 
 SPEC_WITHIN(60, "barrier: a party that is killed anywhere frees the others") {
-    uint32_t id;
-    rounds *r = spec_shared(sizeof *r);
-    r->barrier = new_barrier(3, &id);
+    rounds *r = new_rounds(3);
     mp_proc party[3];
     for (int i = 0; i < 200; i++) {
         atomic_store(&r->n, 0);
-        for (int j = 0; j < 3; j++) party[j] = start(pass_for_ever, r);
+        start_all(party, 3, pass_for_ever, r);
         for (int j = 0; j < 3; j++) wait_born(&party[j]);
         random_pause(500);
         kill_now(&party[i % 3]);
@@ -469,5 +465,5 @@ SPEC_WITHIN(60, "barrier: a party that is killed anywhere frees the others") {
             if (j != i % 3) kill_now(&party[j]);
         mp_barrier_reset(r->barrier);
     }
-    mp_object_detach(id);
+    drop_rounds(r);
 }
