@@ -1,0 +1,164 @@
+/* How a job is made: from the arguments of an apply, or from a source. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bind/job.h"
+#include "bind/message.h"
+#include "mem/heap.h"
+
+enum {
+    ORDERED_WINDOW = 16384,  /* map */
+    STREAM_WINDOW = 1024,    /* imap, at least */
+    LONGEST_WINDOW = 1 << 20 /* for large chunks; what is ready of a larger
+                                one is claimed as one */
+};
+
+static uint64_t power_of_two(uint64_t n) {
+    uint64_t p = 1;
+    while (p < n) p *= 2;
+    return p;
+}
+
+static void make_function(lua_State *L, job_ud *j, int f, mp_job_spec *spec) {
+    mp_ref message = message_new(L, f, 1, "function");
+    int r = mp_pool_function(pool_of(j->pool), message, &spec->function);
+    if (r < 0) bind_oserror(L, r, "cannot send the function to the workers");
+}
+
+/* Pushes a job without its shared part: [pool] is at stack index 1. */
+static job_ud *push_job(lua_State *L, pool_ud *pool) {
+    job_ud *j = (job_ud *)lua_newuserdatauv(L, sizeof *j, UV_COUNT);
+    *j = (job_ud){.object = {.class = &bind_job_class}, .pool = pool};
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &bind_job_class);
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, UV_POOL);
+    return j;
+}
+
+/* On failure `item` is freed: a block, or 0. */
+static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec,
+                    mp_ref item) {
+    int r = mp_pool_add(pool_of(j->pool), spec, &j->job);
+    if (r < 0) {
+        mp_free(item);
+        bind_oserror(L, r, "cannot make the job");
+    }
+    j->window = spec->window;
+    j->count = spec->count;
+    j->out = mp_job_out(j->job, 0);
+    j->in = mp_job_in(j->job, 0);
+    if (!j->ordered) {
+        j->seen = calloc(1, j->window);
+        if (!j->seen) bind_oserror(L, -ENOMEM, "cannot make the job");
+    }
+}
+
+static pool_ud *check_running(lua_State *L, const char *fn) {
+    pool_ud *pool = bind_check_pool(L, 1, fn);
+    if (!mp_pool_has_crew(pool_of(pool))) bind_pool_restart(L, pool, 1);
+    if (mp_pool_state(pool_of(pool)) != MP_POOL_RUN)
+        bind_pool_stopped(L, pool);
+    return pool;
+}
+
+/* apply(pool, f, args...) -> job with one item */
+static int pool_apply(lua_State *L) {
+    pool_ud *pool = check_running(L, "apply");
+    int n = lua_gettop(L) - 2;
+    mp_job_spec spec = {.shape = SHAPE_APPLY,
+                        .source = MP_JOB_CELLS,
+                        .count = 1,
+                        .window = 1,
+                        .chunk = 1};
+    job_ud *j = push_job(L, pool);
+    j->source = FROM_STACK;
+    j->ordered = j->released = true;
+    j->ahead = 1;
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, -2, UV_FUNCTION);
+    make_function(L, j, 2, &spec);
+    /* A job that is never fed would keep the pool from ending. */
+    uint64_t value = 0;
+    unsigned mark = job_encode_item(L, 3, n, "args", &value);
+    add_job(L, j, &spec, mark == MP_CELL_BLOCK ? value : 0);
+    job_put_item(j, mark, value);
+    j->input_over = true;
+    mp_job_feed(pool_of(pool), j->job, 1);
+    return 1;
+}
+
+/* Reads what `source` (stack index 3) is into the spec and the job. */
+static void describe_source(lua_State *L, job_ud *j, mp_job_spec *spec) {
+    spec->source = MP_JOB_CELLS;
+    spec->count = MP_JOB_OPEN;
+    if (lua_isfunction(L, 3)) {
+        j->source = FROM_FUNCTION;
+        return;
+    }
+    lua_Integer n = luaL_checkinteger(L, 4);
+    spec->count = (uint64_t)n;
+    j->source = FROM_LIST;
+    if (!lua_isinteger(L, 3)) return;
+    j->source = FROM_RANGE;
+    spec->source = MP_JOB_RANGE;
+    spec->start = lua_tointeger(L, 3);
+    spec->step = luaL_checkinteger(L, 5);
+}
+
+/* How far ahead the input may run, and the number of cells. `mode`: "all"
+   (map_async: everything at once), "map", "imap", "any" (unordered). */
+static void choose_window(job_ud *j, mp_job_spec *spec, const char *mode,
+                          uint32_t workers) {
+    bool stream = *mode == 'i' || *mode == 'a';
+    uint64_t count = spec->count, chunk = spec->chunk;
+    uint64_t ahead = stream ? STREAM_WINDOW : ORDERED_WINDOW;
+    if (stream && chunk == 0) chunk = 128;
+    if (chunk > LONGEST_WINDOW / (4 * workers))
+        ahead = LONGEST_WINDOW;
+    else if (chunk * 4 * workers > ahead)
+        ahead = power_of_two(chunk * 4 * workers);
+    if (mode[1] == 'l' || count < ahead) ahead = power_of_two(count);
+    j->ahead = ahead;
+    j->chunk = spec->chunk < ahead ? spec->chunk : 0;
+    /* Unordered, one slow item must not stop the others soon. */
+    spec->window = j->ordered || ahead >= count ? ahead : 4 * ahead;
+}
+
+/* job(pool, f, source, n, step, chunk, mode, star) -> job */
+static int pool_job(lua_State *L) {
+    pool_ud *pool = check_running(L, "map");
+    mp_job_spec spec = {.chunk = (uint64_t)luaL_checkinteger(L, 6)};
+    const char *mode = luaL_checkstring(L, 7);
+    spec.shape = lua_toboolean(L, 8) ? SHAPE_STAR : SHAPE_MAP;
+    job_ud *j = push_job(L, pool);
+    int self = lua_gettop(L);
+    j->ordered = strcmp(mode, "any") != 0;
+    j->released = strcmp(mode, "all") == 0;
+    spec.eager = mode[0] == 'i' || strcmp(mode, "any") == 0;
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, self, UV_FUNCTION);
+    lua_pushvalue(L, 3);
+    lua_setiuservalue(L, self, UV_SOURCE);
+    describe_source(L, j, &spec);
+    choose_window(j, &spec, mode, mp_pool_workers(pool_of(pool)));
+    make_function(L, j, 2, &spec);
+    add_job(L, j, &spec, 0);
+    if (j->count == 0) {
+        j->input_over = true;
+        mp_job_finish_input(pool_of(pool), j->job, 0);
+    }
+    job_feed(L, j, self);
+    if (j->failed && !spec.eager) {
+        job_give_up(j, MP_JOB_CANCELLED);
+        job_raise_input_error(L, j, self);
+    }
+    return 1;
+}
+
+void job_make_open(lua_State *L) {
+    static const luaL_Reg functions[] = {
+        {"apply", pool_apply}, {"job", pool_job}, {NULL, NULL}};
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,167 @@
+/* Results from the workers: in order, or as they come. */
+#include <errno.h>
+
+#include "bind/job.h"
+#include "bind/message.h"
+#include "mem/heap.h"
+
+/* ---- results -------------------------------------------------------- */
+
+static void push_lost(lua_State *L, job_ud *j, int self, uint64_t i,
+                      uint64_t value) {
+    lua_getiuservalue(L, self, UV_POOL);
+    lua_getiuservalue(L, -1, 1);
+    lua_getfield(L, -1, "lost");
+    lua_pushinteger(L, (lua_Integer)(value >> 32));
+    lua_pushinteger(L, (lua_Integer)(int32_t)(uint32_t)value);
+    if (j->source == FROM_STACK)
+        lua_pushnil(L);
+    else
+        lua_pushinteger(L, (lua_Integer)i + 1);
+    lua_getiuservalue(L, self, UV_FUNCTION);
+    lua_call(L, 4, 1);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}
+
+/* Item i's input is not needed any more. */
+static void free_input(job_ud *j, uint64_t i) {
+    if (j->source == FROM_RANGE) return;
+    const mp_cell_shm *cell = mp_job_in(j->job, i);
+    if ((cell->mark & 0xff) != MP_CELL_BLOCK) return;
+    size_t size = mp_block_size(cell->value);
+    j->bytes -= size < j->bytes ? size : j->bytes;
+    mp_free(cell->value);
+}
+
+/* Pushes the values of item i, whose result stands there under `tag`, and
+   gives its memory back; *n says how many were pushed. */
+int job_take_result(lua_State *L, job_ud *j, int self, uint64_t i,
+                    unsigned tag, int *n) {
+    uint64_t value = mp_job_out(j->job, i)->value;
+    *n = 1;
+    if (tag < MP_CELL_OWN) {
+        message_push_scalar(L, (uint8_t)tag, value);
+    } else if (tag == MP_CELL_LOST) {
+        push_lost(L, j, self, i, value);
+    } else if (tag == MP_CELL_EMPTY) {
+        *n = 0;
+    } else {
+        *n = message_push(L, value);
+        mp_free(value);
+    }
+    free_input(j, i);
+    return tag == MP_CELL_ERROR || tag == MP_CELL_LOST ? TAKEN_ERROR
+                                                       : TAKEN_VALUE;
+}
+
+static void run_callbacks(lua_State *L, int self) {
+    lua_getiuservalue(L, self, UV_POOL);
+    lua_getiuservalue(L, -1, 1);
+    lua_getfield(L, -1, "run_callbacks");
+    lua_call(L, 0, 0);
+    lua_pop(L, 2);
+}
+
+/* Sleeps till there is progress: `mark` items done, or item i there. Returns
+   false when the deadline passed. Raises what a stopped pool owes. */
+bool job_await(lua_State *L, job_ud *j, int self, uint64_t mark, uint64_t i,
+               mp_deadline deadline) {
+    mp_pool_shm *pool = pool_of(j->pool);
+    int r = mp_job_wait(pool, j->job, mark, i, deadline);
+    if (r == -EOWNERDEAD) {
+        lua_getiuservalue(L, self, UV_POOL);
+        bind_pool_restart(L, j->pool, lua_gettop(L));
+        lua_pop(L, 1);
+    }
+    if (r == -EINTR) bind_interrupted(L);
+    if (j->pool->callbacks > 0) run_callbacks(L, self);
+    return r != -ETIMEDOUT;
+}
+
+/* The pool is over, and the result that is asked for is not there. */
+static void check_pool_runs(lua_State *L, const job_ud *j, uint64_t i) {
+    if (!j->pool->object.shm ||
+        (mp_pool_state(pool_of(j->pool)) >= MP_POOL_TERMINATE &&
+         !mp_job_result(j->job, i)))
+        bind_pool_stopped(L, j->pool);
+}
+
+/* Half of what is under way: waking the caller costs more than a small
+   result is worth, and by then there is still work for the workers. */
+static uint64_t next_mark(const job_ud *j) {
+    if (j->input_over && !j->job->eager) return j->count;
+    uint64_t out = j->fed - j->taken;
+    return j->taken + (out > 1 ? out / 2 : 1);
+}
+
+bool job_at_end(const job_ud *j) {
+    return j->input_over && j->taken == j->count;
+}
+
+/* Nothing is left to take. The user's code that ran while we drew items or
+   waited may have taken the rest, or given the job up. */
+bool job_is_over(const job_ud *j) {
+    return !job_usable(j) || job_at_end(j);
+}
+
+/* ---- ordered: next, and all ----------------------------------------- */
+
+/* The index and tag of the next result, in order; tag 0 at the end; false on
+   timeout. */
+bool job_next_in_order(lua_State *L, job_ud *j, int self, mp_deadline deadline,
+                       uint64_t *i, unsigned *tag) {
+    job_refill(L, j, self);
+    *tag = 0;
+    if (job_is_over(j)) return true;
+    while (!(*tag = mp_job_result(j->job, j->low))) {
+        check_pool_runs(L, j, j->low);
+        if (!job_await(L, j, self, next_mark(j), j->low, deadline))
+            return false;
+        if (job_is_over(j)) return true;
+    }
+    *i = j->low++;
+    j->taken++;
+    return true;
+}
+
+/* ---- unordered ------------------------------------------------------ */
+
+static unsigned char *flag(const job_ud *j, uint64_t i) {
+    return &j->seen[i & (j->window - 1)];
+}
+
+/* Some result that is there and not taken, from `scan` on, then from the
+   lowest; 0 when there is none now. */
+static unsigned find_any(job_ud *j, uint64_t *i) {
+    /* Flags below `low` are wiped for the next lap: they tell nothing. */
+    if (j->scan < j->low) j->scan = j->low;
+    for (int pass = 0; pass < 2; pass++) {
+        for (; j->scan < j->fed; j->scan++) {
+            unsigned tag =
+                *flag(j, j->scan) ? 0 : mp_job_result(j->job, j->scan);
+            if (!tag) continue;
+            *i = j->scan++;
+            return tag;
+        }
+        j->scan = j->low;
+    }
+    return 0;
+}
+
+bool job_next_of_any(lua_State *L, job_ud *j, int self, mp_deadline deadline,
+                     uint64_t *i, unsigned *tag) {
+    job_refill(L, j, self);
+    *tag = 0;
+    if (job_is_over(j)) return true;
+    while (!(*tag = find_any(j, i))) {
+        check_pool_runs(L, j, j->low);
+        if (!job_await(L, j, self, next_mark(j), MP_JOB_OPEN, deadline))
+            return false;
+        if (job_is_over(j)) return true;
+    }
+    *flag(j, *i) = 1;
+    j->taken++;
+    while (j->low < j->fed && *flag(j, j->low)) *flag(j, j->low++) = 0;
+    return true;
+}
