@@ -39,7 +39,7 @@ static const module modules[] = {
 static int load_module(lua_State *L) {
     const module *m = lua_touserdata(L, lua_upvalueindex(1));
     lua_settop(L, 2);
-    lua_pushfstring(L, "@mp/%s.lua", m->name);
+    lua_pushfstring(L, "=mp/%s.lua", m->name);
     if (luaL_loadbufferx(L, m->start, (size_t)(m->end - m->start),
                          lua_tostring(L, 3), "t") != LUA_OK)
         return lua_error(L);

@@ -29,9 +29,25 @@ static void push_metatable(lua_State *L) {
     lua_setfield(L, -2, "__tostring");
 }
 
-/* Is this source a module of ours, embedded, installed, or in the tree? */
-static bool is_ours(const char *source) {
-    return strncmp(source, "@mp/", 4) == 0 || strstr(source, "/mp/") != NULL;
+/* Registry: what the sources of our own Lua modules begin with. The key is
+   an address of ours; what it points to does not matter. */
+static const char home;
+
+/* home(prefix): said by lua/mp/errors.lua, which knows where it lies. */
+static int error_home(lua_State *L) {
+    luaL_checkstring(L, 1);
+    lua_settop(L, 1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &home);
+    return 0;
+}
+
+static bool is_ours(lua_State *L, const char *source) {
+    size_t n = 0;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &home);
+    const char *prefix = lua_tolstring(L, -1, &n);
+    bool is = prefix && strncmp(source, prefix, n) == 0;
+    lua_pop(L, 1);
+    return is;
 }
 
 /* Pushes «script.lua:12:», the place in the user's Lua code that led here,
@@ -40,7 +56,7 @@ static void push_where(lua_State *L, int level) {
     lua_Debug info;
     for (; lua_getstack(L, level, &info); level++) {
         lua_getinfo(L, "Sl", &info);
-        if (info.currentline <= 0 || is_ours(info.source)) continue;
+        if (info.currentline <= 0 || is_ours(L, info.source)) continue;
         lua_pushfstring(L, "%s:%d:", info.short_src, info.currentline);
         return;
     }
@@ -159,7 +175,10 @@ static int error_is(lua_State *L) {
 
 void bind_error_open(lua_State *L) {
     static const luaL_Reg functions[] = {
-        {"new", error_new}, {"is", error_is}, {NULL, NULL}};
+        {"new", error_new},
+        {"is", error_is},
+        {"home", error_home},
+        {NULL, NULL}};
     luaL_newlib(L, functions);
     push_metatable(L);
     lua_setfield(L, -2, "metatable");

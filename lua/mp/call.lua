@@ -176,6 +176,10 @@ function M.copy_args(fn, args)
     end
     errors._check(fn, "args", args, "table")
     local n = M.count(fn, args)
+    if n == 0 and args.n == nil and next(args) ~= nil then
+        errors._raise("TypeError",
+            "%s: args must be a list, got a table without items 1 to n", fn)
+    end
     return table.move(args, 1, n, 1, {n = n})
 end
 

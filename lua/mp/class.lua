@@ -78,6 +78,23 @@ function M.new(name, base)
     })
 end
 
+--- Raises TypeError unless a method was called with an object of its class:
+-- p.start() for p:start(), say.
+---@param fn string the method
+---@param class table
+---@param self any
+function M.check_self(fn, class, self)
+    local of = type(self) == "table" and getmetatable(self)
+    while of ~= class do
+        of = type(of) == "table" and rawget(of, "_base")
+        if not of then
+            errors._raise("TypeError",
+                "%s: argument 'self': %s expected, got %s (use ':')", fn,
+                class.__name, errors._show(self))
+        end
+    end
+end
+
 --- Fills a base class with what every class has.
 ---@param class table made by `new` without a base
 ---@return table class

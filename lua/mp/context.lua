@@ -67,6 +67,17 @@ function M.get_context(method)
     return contexts[method]
 end
 
+--- Refuses what is no context (nil is the default one).
+---@param fn string the function that was given it
+---@param context any
+function M._check(fn, context)
+    if context ~= nil and getmetatable(context) ~= Context then
+        errors._raise("TypeError",
+            "%s: context must be what get_context returns, got %s", fn,
+            errors._show(context))
+    end
+end
+
 --- Chooses the default start method: once, unless forced.
 ---@param method string|nil nil: with `force`, no method is chosen any more
 ---@param force boolean|nil

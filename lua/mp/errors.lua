@@ -8,9 +8,10 @@ local core = require "mp.core"
 
 local M = {}
 
--- Sources of our own modules begin with this: "@mp/", or a directory.
+-- Sources of our own modules begin with this: "=mp/" where they are part of
+-- the program, a directory where they are files.
 local OURS <const> = debug.getinfo(1, "S").source:match("^(.*)errors%.lua$")
-    or "@mp/"
+core.error.home(OURS)
 
 --- Level of the nearest Lua function that is not of this library, as the
 -- caller of this one counts.
@@ -48,6 +49,16 @@ end
 ---@param e table
 function M._again(e)
     e.where = core.error.new(e.kind, e.message, nil, level_outside()).where
+    error(e, 0)
+end
+
+--- Raises what a process has sent: an error object that came without a place
+-- gets the line that called into mp.
+---@param e any
+function M._arrive(e)
+    if core.error.is(e) and (e.where == nil or e.where == "") then
+        M._again(e)
+    end
     error(e, 0)
 end
 

@@ -23,6 +23,18 @@ function M.in_order(fn, given, places, n)
     return table.unpack(args, 1, n)
 end
 
+--- Refuses positions that follow a table of named arguments.
+---@param fn string the function's name
+---@param ... any nil, each of them
+function M.alone(fn, ...)
+    for i = 1, select("#", ...) do
+        if (select(i, ...)) ~= nil then
+            errors._raise("TypeError",
+                "%s: nothing can follow a table of named arguments", fn)
+        end
+    end
+end
+
 --- Refuses what follows the last argument.
 ---@param fn string the function's name
 ---@param most integer how many it takes

@@ -4,15 +4,17 @@
 -- programs ask for it. Items go to the workers as jobs; a job is fed and read
 -- a window at a time, so inputs may be endless.
 
+local arguments = require "mp.arguments"
 local core = require "mp.core"
 local call = require "mp.call"
 local class = require "mp.class"
-local errors = require "mp.errors"
 local named = require "mp.named"
 local process = require "mp.process"
 local result = require "mp.result"
 
 local native = core.pool
+local fail, check_callable = arguments.fail, arguments.check_callable
+local options = arguments.options
 local new_error, is_error = core.error.new, core.error.is
 
 local M = {}
@@ -22,143 +24,6 @@ local M = {}
 ---@field package _waiting table  results with callbacks, not yet called
 ---@field package _owed table  weak: results and iterators that may be read
 local Pool = class.new("Pool")
-
-local function fail(kind, message, ...)
-    error(new_error(kind, message:format(...), nil, 3), 0)
-end
-
--- Arguments ------------------------------------------------------------------
-
---- Keeps an integer of at least `min`, or raises.
-local function check_count(value, min, text)
-    if type(value) ~= "number" then
-        fail("TypeError", "%s, got %s", text, errors._show(value))
-    end
-    local n = math.tointeger(value)
-    if not n or n < min then
-        fail("ValueError", "%s, got %s", text, tostring(value))
-    end
-    return n
-end
-
-local function is_callable(value)
-    if type(value) == "function" then
-        return true
-    end
-    local meta = getmetatable(value)
-    return type(meta) == "table" and meta.__call ~= nil
-end
-
-local function check_callable(value, what)
-    if value ~= nil and not is_callable(value) then
-        fail("TypeError", "%s must be a callable, got %s", what, type(value))
-    end
-end
-
-local CALL_OPTIONS <const> = {
-    chunksize = true, callback = true, error_callback = true,
-    on_error = true,
-}
-
-local function is_options(value)
-    return type(value) == "table" and getmetatable(value) == nil
-end
-
---- Is this the fourth value of an iterator, as in map(f, io.lines(path))?
-local function is_closing_value(value)
-    local meta = getmetatable(value)
-    return type(meta) == "table" and meta.__close ~= nil
-end
-
---- The options of a call: a table in the place of the first one, or by
--- position.
-local function options(chunksize, callback, error_callback)
-    local opts = {}
-    if chunksize == nil and callback == nil
-        and is_closing_value(error_callback) then
-        error_callback = nil
-    end
-    if is_options(chunksize) then
-        opts = chunksize
-    elseif is_options(callback) then
-        opts = {chunksize = chunksize}
-        for name, value in pairs(callback) do
-            opts[name] = value
-        end
-    else
-        opts = {
-            chunksize = chunksize, callback = callback,
-            error_callback = error_callback,
-        }
-    end
-    for name in pairs(opts) do
-        if not CALL_OPTIONS[name] then
-            fail("TypeError", "unknown option '%s'", tostring(name))
-        end
-    end
-    local policy = opts.on_error
-    if policy ~= nil and policy ~= "raise" and policy ~= "collect" then
-        fail("ValueError", "on_error must be 'raise' or 'collect', got %s",
-            tostring(policy))
-    end
-    check_callable(opts.callback, "callback")
-    check_callable(opts.error_callback, "error_callback")
-    return opts
-end
-
-local function chunk_of(opts)
-    if opts.chunksize == nil then
-        return 0
-    end
-    return check_count(opts.chunksize, 1,
-        "chunksize must be an integer of at least 1")
-end
-
---- What an iterable is to the core: source, count, step.
-local function source_of(iterable)
-    local kind = type(iterable)
-    if kind == "function" then
-        return iterable
-    end
-    local meta = getmetatable(iterable)
-    meta = type(meta) == "table" and meta or nil
-    if kind == "table" and meta and meta.__name == "mp.range"
-        and math.type(iterable.start) == "integer"
-        and math.type(iterable.step) == "integer" then
-        return iterable.start, #iterable, iterable.step
-    end
-    if kind == "table" and (not meta or not meta.__call) then
-        local n = math.tointeger(rawget(iterable, "n"))
-        n = n and n >= 0 and n or #iterable
-        if n == 0 and next(iterable) ~= nil and rawget(iterable, "n") == nil
-        then
-            fail("TypeError", "an iterable is a list, got a table without "
-                .. "items 1 to n")
-        end
-        return iterable, n
-    end
-    if meta and meta.__len and meta.__index then
-        return iterable, #iterable
-    end
-    if meta and meta.__call then
-        return function() return iterable() end
-    end
-    fail("TypeError", "an iterable is a list, mp.range, a shared array or "
-        .. "an iterator function, got %s", kind)
-end
-
---- Lists what an iterator function gives, so that its length is known.
-local function listed(source, count, step)
-    if count then
-        return source, count, step
-    end
-    local list, n = {}, 0
-    for item in source do
-        n = n + 1
-        list[n] = item
-    end
-    return list, n
-end
 
 -- What the core calls --------------------------------------------------------
 
@@ -291,14 +156,14 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild)
     local opts = pool_options(processes, initializer, initargs,
         maxtasksperchild)
     local n = opts.processes == nil and core.cpu_count()
-        or check_count(opts.processes, 1,
+        or arguments.check_count(opts.processes, 1,
             "Number of processes must be at least 1")
     if n > MOST_PROCESSES then
         fail("ValueError", "Number of processes must be at most %d, got %d",
             MOST_PROCESSES, n)
     end
     local most = opts.maxtasksperchild == nil and 0
-        or check_count(opts.maxtasksperchild, 1,
+        or arguments.check_count(opts.maxtasksperchild, 1,
             "maxtasksperchild must be a positive int or nil")
     local self = setmetatable({
         _waiting = {}, _size = n,
@@ -334,7 +199,7 @@ local function check_function(f)
     if type(f) == "function" then
         return f
     end
-    if not is_callable(f) then
+    if not arguments.is_callable(f) then
         fail("TypeError", "func must be a callable, got %s", type(f))
     end
     return function(...) return f(...) end
@@ -343,12 +208,12 @@ end
 local function submit(self, f, iterable, opts, mode, star)
     check_running(self)
     local fn = check_function(f)
-    local source, count, step = source_of(iterable)
+    local source, count, step = arguments.source_of(iterable)
     if mode == "all" then
-        source, count, step = listed(source, count, step)
+        source, count, step = arguments.listed(source, count, step)
     end
     return native.job(self._core, fn, source, count or 0, step or 0,
-        chunk_of(opts), mode, star)
+        arguments.chunk_of(opts), mode, star)
 end
 
 --- Makes the result of a job, and sees to its callbacks.

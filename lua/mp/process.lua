@@ -8,6 +8,7 @@ local core = require "mp.core"
 local call = require "mp.call"
 local class = require "mp.class"
 local errors = require "mp.errors"
+local named = require "mp.named"
 
 local M = {}
 
@@ -38,6 +39,16 @@ end
 
 local function default_name(self)
     return getmetatable(self).__name .. "-" .. self._path
+end
+
+local function check_target(target)
+    local metatable = type(target) ~= "function" and
+        debug.getmetatable(target)
+    if metatable and metatable.__call == nil or metatable == nil then
+        errors._raise("TypeError", "Process: target must be callable, got %s",
+            errors._show(target))
+    end
+    return target
 end
 
 local function check_name(name)
@@ -77,8 +88,10 @@ function Process:_construct(...)
 end
 
 --- The constructor's positions as the table of names.
-local function named(group, target, name, args, kwargs, daemon)
+local function by_name(group, target, name, args, kwargs, daemon, ...)
+    named.no_more("Process", 6, ...)
     if type(group) == "table" then
+        named.alone("Process", target, name, args, kwargs, daemon)
         for key in pairs(group) do
             if not FIELDS[key] then
                 errors._raise("TypeError",
@@ -102,14 +115,14 @@ end
 --   this process by default
 -- Raises TypeError, ValueError.
 function Process:init(...)
-    local o = named(...)
+    local o = by_name(...)
     if o.group ~= nil then
         errors._raise("ValueError",
             "Process: group argument must be nil for now, got %s",
             errors._show(o.group))
     end
     if o.target ~= nil then
-        self._target = o.target
+        self._target = check_target(o.target)
     end
     self._args = call.copy_args("Process", o.args)
     if o.kwargs ~= nil then
@@ -128,6 +141,7 @@ end
 --- What the process does: calls the target. Subclasses put their own here.
 -- Called directly, it runs in the caller. Raises what the target raises.
 function Process:run()
+    class.check_self("run", Process, self)
     local target = self._target
     if not target then
         return
@@ -194,7 +208,8 @@ end
 
 -- In the parent -------------------------------------------------------------
 
-local function check_open(self)
+local function check_open(self, what)
+    class.check_self(what, Process, self)
     if self._closed then
         misuse("process object is closed")
     end
@@ -202,7 +217,7 @@ end
 
 --- Its Child, when `what` is a thing that this process may do with it.
 local function check_child(self, what)
-    check_open(self)
+    check_open(self, what)
     if self._creator ~= core.getpid() then
         misuse("can only %s a child process", what)
     elseif not self._child then
@@ -224,7 +239,7 @@ end
 --- Starts the child, which calls run(). Returns in the parent only.
 -- Raises StateError: twice, in another process, closed; OSError.
 function Process:start()
-    check_open(self)
+    check_open(self, "start")
     if self._child then
         misuse("cannot start a process twice")
     elseif self._creator ~= core.getpid() then
@@ -257,7 +272,7 @@ end
 ---@return boolean
 -- Raises StateError: another process's, closed.
 function Process:is_alive()
-    check_open(self)
+    check_open(self, "is_alive")
     if self == this.process then
         return true
     elseif self._creator ~= core.getpid() then
@@ -286,6 +301,7 @@ end
 --- Gives back what the object holds; twice does nothing more.
 -- Raises StateError while the child runs.
 function Process:close()
+    class.check_self("close", Process, self)
     local child = self._child
     if child and not self._closed then
         if child:mine() and not child:poll() then
@@ -337,7 +353,7 @@ local function pid_of(self)
 end
 
 function Process._get:pid()
-    check_open(self)
+    check_open(self, "pid")
     return pid_of(self)
 end
 
@@ -345,7 +361,7 @@ Process._get.ident = Process._get.pid
 
 --- nil before the start, while it runs, and when somebody else took it.
 function Process._get:exitcode()
-    check_open(self)
+    check_open(self, "exitcode")
     if self == this.process or not self._child or not self._child:mine() then
         return nil
     end
@@ -355,7 +371,7 @@ end
 
 --- A descriptor that becomes readable when the process has ended.
 function Process._get:sentinel()
-    check_open(self)
+    check_open(self, "sentinel")
     if not self._child then
         misuse("process not started")
     end

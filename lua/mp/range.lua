@@ -7,6 +7,7 @@
 
 local core = require "mp.core"
 local errors = require "mp.errors"
+local named = require "mp.named"
 
 local M = {}
 
@@ -47,7 +48,8 @@ end
 ---@param stop integer the first that is not in it
 ---@param step integer|nil 1 by default; not 0
 ---@return table with fields start, stop, step; `#`, [i], `for x in range do`
-function M.range(start, stop, step)
+function M.range(start, stop, step, ...)
+    named.no_more("range", 3, ...)
     if stop == nil and step == nil then
         start, stop = 0, start
     end

@@ -62,6 +62,7 @@ local RAW_ARRAY <const> = {typecode = 1, typecode_or_type = 1,
 -- are), ValueError, OSError when there is no memory.
 function M.Value(typecode, init, ...)
     if type(typecode) == "table" then
+        named.alone("Value", init, ...)
         return core.Value(named.in_order("Value", typecode, VALUE, 3))
     end
     return core.Value(typecode, init, lock_option("Value", ...))
@@ -75,6 +76,7 @@ end
 -- Raises what Value raises.
 function M.RawValue(typecode, init, ...)
     if type(typecode) == "table" then
+        named.alone("RawValue", init, ...)
         return core.RawValue(
             named.in_order("RawValue", typecode, RAW_VALUE, 2))
     end
@@ -104,6 +106,7 @@ end
 -- there is no memory.
 function M.Array(typecode, size_or_list, ...)
     if type(typecode) == "table" then
+        named.alone("Array", size_or_list, ...)
         return core.Array(named.in_order("Array", typecode, ARRAY, 3))
     end
     return core.Array(typecode, size_or_list, lock_option("Array", ...))
@@ -117,6 +120,7 @@ end
 -- Raises what Array raises.
 function M.RawArray(typecode, size_or_list, ...)
     if type(typecode) == "table" then
+        named.alone("RawArray", size_or_list, ...)
         return core.RawArray(
             named.in_order("RawArray", typecode, RAW_ARRAY, 2))
     end

@@ -115,6 +115,7 @@ local BARRIER <const> = {parties = 1, action = 2, timeout = 3}
 function M.Barrier(parties, action, timeout, ...)
     named.no_more("Barrier", 3, ...)
     if type(parties) == "table" then
+        named.alone("Barrier", action, timeout)
         return core.Barrier(named.in_order("Barrier", parties, BARRIER, 3))
     end
     return core.Barrier(parties, action, timeout)
