@@ -54,12 +54,16 @@ void bind_pusherror(lua_State *L, const char *kind, const char *fmt, ...);
 int bind_oserror(lua_State *L, int code, const char *what);
 
 /* TypeError «acquire: argument #2 (timeout): number expected, got table».
-   `fn` is the method's name as its users write it. */
+   `fn` is the method's name as its users write it. Of 'self', it says how. */
 int bind_argerror(lua_State *L, const char *fn, int arg, const char *name,
                   const char *expected);
 
 /* Is the value at `idx` (absolute or from the top) an error object? */
 bool bind_is_error(lua_State *L, int idx);
+
+/* Raises the value on the top, which another process has sent: an error
+   object without a place gets the line that called into mp. */
+int bind_raise_arrived(lua_State *L);
 
 /* ---- classes and objects (object.c) --------------------------------- */
 
@@ -102,6 +106,11 @@ mp_deadline bind_deadline(lua_State *L, int arg, const char *fn);
 /* Integer in [min, max] (floats with an integral value count). */
 lua_Integer bind_integer(lua_State *L, int arg, const char *fn,
                          const char *name, lua_Integer min, lua_Integer max);
+
+/* Number of items in the list at `idx`: a table's own field n, else its
+   length. Raises ValueError or TypeError of an n that is no such number, and
+   TypeError of a table that is no list. */
+lua_Integer bind_list_length(lua_State *L, int idx, const char *fn);
 
 /* After an -EINTR: lets Lua's hooks run (Ctrl-C raises here). */
 void bind_interrupted(lua_State *L);

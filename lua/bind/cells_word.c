@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "bind/cells.h"
 
@@ -162,8 +163,11 @@ static const void *read_array(lua_State *L, const bind_object *o, int type,
     return ours;
 }
 
-static const void *read_list(lua_State *L, int idx, int type, uint64_t *n) {
-    lua_Integer length = luaL_len(L, idx);
+static const void *read_list(lua_State *L, int idx, int type,
+                             const char *what, uint64_t *n) {
+    const char *fn = lua_pushlstring(L, what, strcspn(what, ":"));
+    lua_Integer length = bind_list_length(L, idx, fn);
+    lua_pop(L, 1);
     *n = length < 0 ? 0 : (uint64_t)length;
     void *buffer = cells_buffer(L, type, *n, NULL);
     for (uint64_t i = 0; i < *n; i++) {
@@ -187,12 +191,12 @@ const void *cells_read(lua_State *L, int idx, int type, const char *what,
             bind_error(L, "StateError", "%s is closed", o->class->name);
         return read_array(L, o, type, n);
     }
-    if (lua_istable(L, idx)) return read_list(L, idx, type, n);
+    if (lua_istable(L, idx)) return read_list(L, idx, type, what, n);
     if (luaL_getmetafield(L, idx, "__len") != LUA_TNIL) {
         lua_pop(L, 1);
         if (luaL_getmetafield(L, idx, "__index") != LUA_TNIL) {
             lua_pop(L, 1);
-            return read_list(L, idx, type, n);
+            return read_list(L, idx, type, what, n);
         }
     }
     bind_error(L, "TypeError", "%s%s expected, got %s", what,

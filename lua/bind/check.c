@@ -37,6 +37,39 @@ lua_Integer bind_integer(lua_State *L, int arg, const char *fn,
     return n;
 }
 
+static lua_Integer check_n(lua_State *L, const char *fn) {
+    int is_integer;
+    lua_Integer n = lua_tointegerx(L, -1, &is_integer);
+    bool is_number = lua_type(L, -1) == LUA_TNUMBER;
+    if (!is_number || !is_integer || n < 0)
+        bind_error(L, is_number ? "ValueError" : "TypeError",
+                   "%s: a list's n must be an integer of at least 0, got %s",
+                   fn, luaL_tolstring(L, -1, NULL));
+    lua_pop(L, 1);
+    return n;
+}
+
+lua_Integer bind_list_length(lua_State *L, int idx, const char *fn) {
+    idx = lua_absindex(L, idx);
+    if (!lua_istable(L, idx)) return luaL_len(L, idx);
+    lua_pushliteral(L, "n");
+    if (lua_rawget(L, idx) != LUA_TNIL) return check_n(L, fn);
+    lua_pop(L, 1);
+    lua_Integer n = luaL_len(L, idx);
+    lua_pushnil(L);
+    if (n == 0 && lua_next(L, idx)) {
+        /* What has __len says itself how many it has. */
+        if (luaL_getmetafield(L, idx, "__len") == LUA_TNIL)
+            bind_error(L, "TypeError",
+                       "%s: list expected, got a table without items 1 to n",
+                       fn);
+        lua_pop(L, 3);
+        return 0;
+    }
+    if (n > 0) lua_pop(L, 1);
+    return n > 0 ? n : 0;
+}
+
 /* A Lua function's call is where pending hooks run. The key is an address
    of ours; what it points to does not matter. */
 static const char empty_function;

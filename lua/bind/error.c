@@ -131,8 +131,24 @@ int bind_argerror(lua_State *L, const char *fn, int arg, const char *name,
     const char *got = luaL_typename(L, arg);
     if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING)
         got = lua_tostring(L, -1);
-    return bind_error(L, "TypeError", "%s: argument '%s': %s expected, got %s",
-                      fn, name, expected, got);
+    return bind_error(L, "TypeError",
+                      "%s: argument '%s': %s expected, got %s%s", fn, name,
+                      expected, got,
+                      strcmp(name, "self") == 0 ? " (use ':')" : "");
+}
+
+int bind_raise_arrived(lua_State *L) {
+    if (bind_is_error(L, -1)) {
+        size_t n = 0;
+        lua_getfield(L, -1, "where");
+        lua_tolstring(L, -1, &n);
+        lua_pop(L, 1);
+        if (n == 0) {
+            push_where(L, 1);
+            lua_setfield(L, -2, "where");
+        }
+    }
+    return lua_error(L);
 }
 
 /* new(kind, message [, fields [, level]]) -> error object; `where` is the

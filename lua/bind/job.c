@@ -79,7 +79,7 @@ static int take_stashed(lua_State *L, job_ud *j, int self) {
     take_field(L, stash, j->stash_first + 1);
     take_field(L, stash, j->stash_first + 2);
     j->stash_first += 3;
-    if (failed) lua_error(L);
+    if (failed) return bind_raise_arrived(L);
     return 2;
 }
 
@@ -106,7 +106,8 @@ static int take_next(lua_State *L, job_ud *j, int self, mp_deadline deadline) {
         return 1;
     }
     lua_pushinteger(L, (lua_Integer)i + 1);
-    if (job_take_result(L, j, self, i, tag, &n) == TAKEN_ERROR) lua_error(L);
+    if (job_take_result(L, j, self, i, tag, &n) == TAKEN_ERROR)
+        return bind_raise_arrived(L);
     if (n == 0) lua_pushnil(L);
     return 2;
 }
@@ -176,15 +177,11 @@ static bool take_all(lua_State *L, job_ud *j, mp_deadline deadline,
     return false;
 }
 
-/* collect(job, deadline, collect errors) -> results with n, or nil and the
-   error of the lowest index with .results; raises TimeoutError, and goes on
-   where it was when called again. */
-static int job_collect(lua_State *L) {
-    job_ud *j = job_check(L, "get");
-    mp_deadline deadline = bind_deadline(L, 2, "get");
-    bool collect = lua_toboolean(L, 3);
-    lua_settop(L, 1);
-    if (!job_usable(j)) bind_pool_stopped(L, j->pool);
+/* Pushes true and the results with n, or false and the error of the lowest
+   index with .results; returns 2. Raises TimeoutError, and goes on where it
+   was when called again. The job stands at index 1, alone. */
+static int collect(lua_State *L, job_ud *j, mp_deadline deadline,
+                   bool errors_too) {
     if (lua_getiuservalue(L, 1, UV_RESULTS) == LUA_TNIL) {
         lua_pop(L, 1);
         lua_createtable(L, 0, 2);
@@ -195,43 +192,78 @@ static int job_collect(lua_State *L) {
         lua_setiuservalue(L, 1, UV_RESULTS);
     }
     lua_getfield(L, 2, "list");
-    if (!take_all(L, j, deadline, collect)) return raise_timeout(L, "get");
+    if (!take_all(L, j, deadline, errors_too))
+        return raise_timeout(L, "get");
     lua_pushinteger(L, (lua_Integer)j->count);
     lua_setfield(L, 3, "n");
     job_give_up(j, j->failed ? MP_JOB_CANCELLED : MP_JOB_RELEASED);
     job_raise_input_error(L, j, 1);
-    if (lua_getfield(L, 2, "error") == LUA_TNIL) {
-        lua_settop(L, 3);
-        return 1;
-    }
+    bool ok = lua_getfield(L, 2, "error") == LUA_TNIL;
     lua_pushvalue(L, 3);
-    lua_setfield(L, -2, "results");
-    lua_pushnil(L);
-    lua_insert(L, -2);
+    if (ok)
+        lua_replace(L, 4);
+    else
+        lua_setfield(L, 4, "results");
+    lua_pushboolean(L, ok);
+    lua_insert(L, 4);
     return 2;
 }
 
-/* take(job, deadline) -> true, values... or false, error: the one item of an
-   apply. */
-static int job_take(lua_State *L) {
-    job_ud *j = job_check(L, "get");
-    mp_deadline deadline = bind_deadline(L, 2, "get");
+/* Pushes true and the values of the one item of an apply, or false and its
+   error, and returns their number; 0 when it was taken while we waited. */
+static int take_one(lua_State *L, job_ud *j, mp_deadline deadline) {
     uint64_t i = 0;
     unsigned tag;
     int n;
-    lua_settop(L, 1);
-    if (!job_usable(j)) bind_pool_stopped(L, j->pool);
     if (!job_next_in_order(L, j, 1, deadline, &i, &tag))
         return raise_timeout(L, "get");
-    if (!tag) bind_error(L, "StateError", "get: a callback took the result");
+    if (!tag) return 0;
     lua_pushboolean(L, 1);
     bool failed = job_take_result(L, j, 1, i, tag, &n) == TAKEN_ERROR;
     if (failed) {
         lua_pushboolean(L, 0);
-        lua_replace(L, 2);
+        lua_replace(L, -n - 2);
     }
     job_give_up(j, MP_JOB_RELEASED);
     return n + 1;
+}
+
+/* take(job) -> true, values... or false, error: of an apply's one item. */
+static int job_take(lua_State *L) {
+    job_ud *j = job_check(L, "apply");
+    lua_settop(L, 1);
+    if (!job_usable(j)) bind_pool_stopped(L, j->pool);
+    int n = take_one(L, j, MP_FOREVER);
+    return n ? n : bind_error(L, "StateError", "apply: no result");
+}
+
+/* outcome(job, deadline, single, collect errors) -> a list with n of true and
+   the values (the list of all, of a map) or of false and the error; each time
+   the same one. What was taken cannot be taken again, so the list is made
+   here, where an interrupt cannot end us half-way. */
+static int job_outcome(lua_State *L) {
+    job_ud *j = job_check(L, "get");
+    mp_deadline deadline = bind_deadline(L, 2, "get");
+    bool single = lua_toboolean(L, 3), errors_too = lua_toboolean(L, 4);
+    lua_settop(L, 1);
+    if (lua_getiuservalue(L, 1, UV_OUTCOME) == LUA_TTABLE) return 1;
+    lua_settop(L, 1);
+    if (!job_usable(j)) bind_pool_stopped(L, j->pool);
+    int n = single ? take_one(L, j, deadline)
+                   : collect(L, j, deadline, errors_too);
+    /* A callback that ran while we waited may have asked for it, too. */
+    if (lua_getiuservalue(L, 1, UV_OUTCOME) == LUA_TTABLE) return 1;
+    lua_pop(L, 1);
+    if (n == 0) return bind_error(L, "StateError", "get: no result");
+    lua_createtable(L, n, 1);
+    lua_insert(L, -n - 1);
+    int list = lua_gettop(L) - n;
+    lua_pushinteger(L, n);
+    lua_setfield(L, list, "n");
+    for (int at = n; at > 0; at--) lua_rawseti(L, list, at);
+    lua_pushvalue(L, list);
+    lua_setiuservalue(L, 1, UV_OUTCOME);
+    return 1;
 }
 
 /* wait(job, deadline) -> boolean: is everything done? */
@@ -292,7 +324,7 @@ static int job_close(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"next", job_next},   {"collect", job_collect}, {"take", job_take},
+    {"next", job_next},   {"outcome", job_outcome}, {"take", job_take},
     {"wait", job_wait},   {"ready", job_ready},     {"announce", job_announce},
     {"close", job_close}, {"stash", job_stash},     {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__call", job_call},

@@ -22,7 +22,8 @@ enum {
     UV_RESULTS, /* of an unfinished collect */
     UV_STASH,   /* index, value, failed; taken before they were asked for */
     UV_FUNCTION, /* to be named in messages */
-    UV_COUNT = UV_FUNCTION
+    UV_OUTCOME,  /* what outcome() returned */
+    UV_COUNT = UV_OUTCOME
 };
 
 typedef struct job_ud {

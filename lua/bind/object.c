@@ -51,22 +51,18 @@ bind_object *bind_new(lua_State *L, const bind_class *class, size_t size) {
 }
 
 /* The method's name as its caller wrote it, where Lua knows it. */
-static int raise_no_self(lua_State *L, int arg, const char *expected) {
+static const char *method_name(lua_State *L, const char *otherwise) {
     lua_Debug info;
-    const char *fn = NULL;
-    if (lua_getstack(L, 0, &info) && lua_getinfo(L, "n", &info))
-        fn = info.name;
-    const char *got = luaL_typename(L, arg);
-    if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING)
-        got = lua_tostring(L, -1);
-    return bind_error(L, "TypeError",
-                      "%s: argument 'self': %s expected, got %s (use ':')",
-                      fn ? fn : expected, expected, got);
+    if (lua_getstack(L, 0, &info) && lua_getinfo(L, "n", &info) && info.name)
+        return info.name;
+    return otherwise;
 }
 
 bind_object *bind_check(lua_State *L, int arg, const bind_class *class) {
     bind_object *o = bind_is(L, arg, class);
-    if (!o) raise_no_self(L, arg, class->name);
+    if (!o)
+        bind_argerror(L, method_name(L, class->name), arg, "self",
+                      class->name);
     if (!mp_me) bind_open_runtime(L);
     if (!o->shm)
         bind_error(L, "StateError", "%s is closed", class->name);

@@ -71,8 +71,8 @@ static int pool_new(lua_State *L) {
     bind_open_runtime(L);
     pool_ud *pool =
         (pool_ud *)bind_new(L, &bind_pool_class, sizeof(pool_ud));
-    pool->owner = mp_me->tag;
-    pool->ended = true;
+    *pool = (pool_ud){
+        .object = pool->object, .owner = mp_me->tag, .ended = true};
     lua_pushvalue(L, 3);
     lua_setiuservalue(L, -2, 1);
     bind_object *o = &pool->object;
@@ -155,6 +155,14 @@ static int pool_state(lua_State *L) {
     return 1;
 }
 
+/* mine() -> boolean: did this process make it? */
+static int pool_mine(lua_State *L) {
+    const pool_ud *pool = (pool_ud *)bind_is(L, 1, &bind_pool_class);
+    if (!pool) return bind_argerror(L, "mine", 1, "self", "Pool");
+    lua_pushboolean(L, bind_pool_mine(pool));
+    return 1;
+}
+
 /* pids() -> list of the workers' process ids as of now */
 static int pool_pids(lua_State *L) {
     pool_ud *pool = bind_check_pool(L, 1, "pids");
@@ -177,6 +185,18 @@ static int pool_count_callbacks(lua_State *L) {
     bind_check_pool(L, 1, "callbacks")->callbacks =
         (int)luaL_checkinteger(L, 2);
     return 0;
+}
+
+/* exclusively(pool, f, value): calls f(value), which cannot yield, unless
+   such a call is under way. However f ends, the next one can run. */
+static int pool_exclusively(lua_State *L) {
+    pool_ud *pool = (pool_ud *)bind_is(L, 1, &bind_pool_class);
+    if (!pool || pool->calling) return 0;
+    lua_settop(L, 3);
+    pool->calling = true;
+    int r = lua_pcall(L, 1, 0, 0);
+    pool->calling = false;
+    return r == LUA_OK ? 0 : lua_error(L);
 }
 
 /* Harmless twice, and in a child. */
@@ -202,9 +222,11 @@ static const luaL_Reg methods[] = {
     {"terminate", pool_terminate},
     {"join", pool_join},
     {"state", pool_state},
+    {"mine", pool_mine},
     {"pids", pool_pids},
     {"raise", pool_raise},
     {"callbacks", pool_count_callbacks},
+    {"exclusively", pool_exclusively},
     {"release", pool_finalize},
     {NULL, NULL}};
 static const luaL_Reg meta[] = {

@@ -20,6 +20,7 @@ typedef struct pool_ud {
     mp_proc crew;
     uint32_t owner; /* tag of the participant that made it */
     bool started, ended;
+    bool calling;   /* callbacks run */
     int callbacks;  /* results with callbacks that are not finished */
 } pool_ud;
 

@@ -61,16 +61,6 @@ static void batch_add(lua_State *L, batch *b, int anchors, lua_Integer i) {
     lua_pop(L, 1);
 }
 
-/* Items of the list at `idx`: its field n, or its length. */
-static lua_Integer list_length(lua_State *L, int idx) {
-    lua_getfield(L, idx, "n");
-    int is_integer;
-    lua_Integer n = lua_tointegerx(L, -1, &is_integer);
-    lua_pop(L, 1);
-    if (!is_integer) n = luaL_len(L, idx);
-    return n > 0 ? n : 0;
-}
-
 /* How many are put before the deadline. */
 static size_t put_batch(lua_State *L, bind_object *o, batch *b,
                         mp_deadline deadline) {
@@ -97,7 +87,7 @@ int queue_put_many(lua_State *L) {
     if (!lua_istable(L, 2)) bind_argerror(L, "put_many", 2, "list", "list");
     mp_deadline deadline = bind_deadline(L, 3, "put_many");
     lua_settop(L, 2);
-    lua_Integer n = list_length(L, 2);
+    lua_Integer n = bind_list_length(L, 2, "put_many");
     lua_newtable(L);
     batch *b = new_batch(L, n);
     for (lua_Integer i = 1; i <= n; i++) {
@@ -111,7 +101,7 @@ int queue_put_many(lua_State *L) {
     lua_pushcfunction(L, batch_gc);
     lua_pushvalue(L, 4);
     lua_call(L, 1, 0);
-    return lua_error(L);
+    return bind_raise_arrived(L);
 }
 
 /* ---- get_many ------------------------------------------------------- */

@@ -134,6 +134,10 @@ static guard *push_new_guard(lua_State *L, const bind_object *o) {
 
 int bind_guard(lua_State *L, bind_self self, const bind_lockable *how) {
     const bind_object *o = self(L, 1);
+    if (!lua_isnoneornil(L, 2))
+        bind_error(L, "TypeError",
+                   "guard: takes no argument (acquire has a timeout), got %s",
+                   luaL_tolstring(L, 2, NULL));
     lua_settop(L, 1);
     guard *g = push_free_guard(L);
     if (!g) g = push_new_guard(L, o);

@@ -1,32 +1,27 @@
 --- What the methods of a pool are given: counts, callables, options, and what
--- they run over.
+-- they run over. Each function takes the name of the method first, for its
+-- messages.
 
-local core = require "mp.core"
 local errors = require "mp.errors"
-
-local new_error = core.error.new
+local named = require "mp.named"
 
 local M = {}
 
---- Raises an error object.
----@param kind string
----@param message string a format for what follows
-function M.fail(kind, message, ...)
-    error(new_error(kind, message:format(...), nil, 3), 0)
-end
-
 --- An integer of at least `min`. Raises TypeError, ValueError.
+---@param fn string
 ---@param value any
 ---@param min integer
----@param text string the message's beginning: what is expected
+---@param text string what is expected
 ---@return integer
-function M.check_count(value, min, text)
+function M.check_count(fn, value, min, text)
     if type(value) ~= "number" then
-        M.fail("TypeError", "%s, got %s", text, errors._show(value))
+        errors._raise("TypeError", "%s: %s, got %s", fn, text,
+            errors._show(value))
     end
     local n = math.tointeger(value)
     if not n or n < min then
-        M.fail("ValueError", "%s, got %s", text, tostring(value))
+        errors._raise("ValueError", "%s: %s, got %s", fn, text,
+            tostring(value))
     end
     return n
 end
@@ -42,17 +37,26 @@ function M.is_callable(value)
 end
 
 --- Raises TypeError unless `value` is nil or can be called.
+---@param fn string
 ---@param value any
----@param what string its name
-function M.check_callable(value, what)
+---@param what string the argument's name
+function M.check_callable(fn, value, what)
     if value ~= nil and not M.is_callable(value) then
-        M.fail("TypeError", "%s must be a callable, got %s", what, type(value))
+        errors._raise("TypeError", "%s: %s must be a callable, got %s", fn,
+            what, errors._show(value))
     end
 end
 
-local CALL_OPTIONS <const> = {
+-- Options --------------------------------------------------------------------
+
+local MAP_OPTIONS <const> = {
     chunksize = true, callback = true, error_callback = true,
     on_error = true,
+}
+local IMAP_OPTIONS <const> = {chunksize = true}
+local OPTIONS <const> = {
+    apply_async = {callback = true, error_callback = true},
+    imap = IMAP_OPTIONS, imap_unordered = IMAP_OPTIONS,
 }
 
 local function is_options(value)
@@ -65,60 +69,103 @@ local function is_closing_value(value)
     return type(meta) == "table" and meta.__close ~= nil
 end
 
+--- A chunksize by position, and the other options in a table behind it.
+local function with_chunksize(fn, chunksize, given)
+    local opts = {chunksize = chunksize}
+    for name, value in pairs(given) do
+        if opts[name] ~= nil then
+            errors._raise("TypeError", "%s: chunksize is given twice", fn)
+        end
+        opts[name] = value
+    end
+    return opts
+end
+
+local function check_options(fn, opts)
+    local known = OPTIONS[fn] or MAP_OPTIONS
+    for name in pairs(opts) do
+        if not known[name] then
+            errors._raise("TypeError", "%s: unknown option %s", fn,
+                errors._show(name))
+        end
+    end
+    local policy = opts.on_error
+    if policy ~= nil and policy ~= "raise" and policy ~= "collect" then
+        errors._raise("ValueError",
+            "%s: on_error must be 'raise' or 'collect', got %s", fn,
+            errors._show(policy))
+    end
+    M.check_callable(fn, opts.callback, "callback")
+    M.check_callable(fn, opts.error_callback, "error_callback")
+    return opts
+end
+
 --- The options of a call: a table in the place of the first one, or by
--- position. Raises TypeError, ValueError.
----@return table with chunksize, callback, error_callback, on_error
-function M.options(chunksize, callback, error_callback)
-    local opts = {}
+--- position.
+---@param fn string
+---@param chunksize integer|table|nil
+---@param callback function|table|nil
+---@param error_callback function|nil
+---@param ... any what is too much
+---@return table
+function M.options(fn, chunksize, callback, error_callback, ...)
+    named.no_more(fn, 5, ...)
     if chunksize == nil and callback == nil
         and is_closing_value(error_callback) then
         error_callback = nil
     end
+    local opts
     if is_options(chunksize) then
+        named.alone(fn, callback, error_callback)
         opts = chunksize
     elseif is_options(callback) then
-        opts = {chunksize = chunksize}
-        for name, value in pairs(callback) do
-            opts[name] = value
-        end
+        named.alone(fn, error_callback)
+        opts = with_chunksize(fn, chunksize, callback)
     else
         opts = {
             chunksize = chunksize, callback = callback,
             error_callback = error_callback,
         }
     end
-    for name in pairs(opts) do
-        if not CALL_OPTIONS[name] then
-            M.fail("TypeError", "unknown option '%s'", tostring(name))
-        end
-    end
-    local policy = opts.on_error
-    if policy ~= nil and policy ~= "raise" and policy ~= "collect" then
-        M.fail("ValueError", "on_error must be 'raise' or 'collect', got %s",
-            tostring(policy))
-    end
-    M.check_callable(opts.callback, "callback")
-    M.check_callable(opts.error_callback, "error_callback")
-    return opts
+    return check_options(fn, opts)
 end
 
---- Items per claim; 0: to be chosen.
+--- The chunksize among the options; 0: to be chosen.
+---@param fn string
 ---@param opts table
 ---@return integer
-function M.chunk_of(opts)
+function M.chunk_of(fn, opts)
     if opts.chunksize == nil then
         return 0
     end
-    return M.check_count(opts.chunksize, 1,
+    return M.check_count(fn, opts.chunksize, 1,
         "chunksize must be an integer of at least 1")
 end
 
---- What an iterable is to the core. Raises TypeError.
+-- Iterables ------------------------------------------------------------------
+
+--- Number of items in a list: its `n`, else its length.
+local function count_items(fn, list)
+    local n = rawget(list, "n")
+    if n ~= nil then
+        return M.check_count(fn, n, 0,
+            "a list's n must be an integer of at least 0")
+    end
+    n = #list
+    if n == 0 and next(list) ~= nil then
+        errors._raise("TypeError",
+            "%s: an iterable is a list, got a table without items 1 to n", fn)
+    end
+    return n
+end
+
+--- What an iterable is to the core: source, count, step.
+---@param fn string
 ---@param iterable any
----@return any source first number, list, or iterator function
----@return integer|nil count nil: not known before its end
+---@return any source
+---@return integer|nil count
 ---@return integer|nil step
-function M.source_of(iterable)
+function M.source_of(fn, iterable)
     local kind = type(iterable)
     if kind == "function" then
         return iterable
@@ -131,14 +178,7 @@ function M.source_of(iterable)
         return iterable.start, #iterable, iterable.step
     end
     if kind == "table" and (not meta or not meta.__call) then
-        local n = math.tointeger(rawget(iterable, "n"))
-        n = n and n >= 0 and n or #iterable
-        if n == 0 and next(iterable) ~= nil and rawget(iterable, "n") == nil
-        then
-            M.fail("TypeError", "an iterable is a list, got a table without "
-                .. "items 1 to n")
-        end
-        return iterable, n
+        return iterable, count_items(fn, iterable)
     end
     if meta and meta.__len and meta.__index then
         return iterable, #iterable
@@ -146,12 +186,15 @@ function M.source_of(iterable)
     if meta and meta.__call then
         return function() return iterable() end
     end
-    M.fail("TypeError", "an iterable is a list, mp.range, a shared array or "
-        .. "an iterator function, got %s", kind)
+    errors._raise("TypeError", "%s: an iterable is a list, mp.range, a "
+        .. "shared array or an iterator function, got %s", fn,
+        errors._show(iterable))
 end
 
 --- Lists what an iterator function gives, so that its length is known.
----@param source any as source_of has it; likewise the others
+---@param source any
+---@param count integer|nil
+---@param step integer|nil
 ---@return any source
 ---@return integer count
 ---@return integer|nil step

@@ -8,13 +8,14 @@ local arguments = require "mp.arguments"
 local core = require "mp.core"
 local call = require "mp.call"
 local class = require "mp.class"
+local context = require "mp.context"
+local errors = require "mp.errors"
 local named = require "mp.named"
 local process = require "mp.process"
 local result = require "mp.result"
 
 local native = core.pool
-local fail, check_callable = arguments.fail, arguments.check_callable
-local options = arguments.options
+local check_callable, options = arguments.check_callable, arguments.options
 local new_error, is_error = core.error.new, core.error.is
 
 local M = {}
@@ -47,6 +48,9 @@ local function failure(value, traceback, f, index, id, phase)
     return new_error("RemoteError", text, fields, 0)
 end
 
+--- What the core says of an end that somebody else was told.
+local UNKNOWN <const> = 0x7fffffff
+
 --- In the caller: the error object of a task whose worker died.
 local function lost(pid, exitcode, index, f)
     local name = call.name(f)
@@ -58,6 +62,8 @@ local function lost(pid, exitcode, index, f)
         if exitcode == -9 then
             how = how .. " (possibly out of memory)"
         end
+    elseif exitcode == UNKNOWN then
+        how = "ended in a way that this process was not told"
     else
         fields.exitcode = exitcode
         how = ("ended with exit code %d"):format(exitcode)
@@ -80,14 +86,9 @@ local function call_back(f, ...)
     end
 end
 
---- Runs those of a pool's callbacks that are due.
-local function run_callbacks(self)
-    local waiting = self._waiting
-    if self._calling or #waiting == 0 then
-        return
-    end
-    self._calling = true
-    local i = 1
+--- Calls back for those results that are due.
+local function call_due(self)
+    local waiting, i = self._waiting, 1
     while i <= #waiting do
         if waiting[i]:is_due() then
             local due = table.remove(waiting, i)
@@ -96,19 +97,26 @@ local function run_callbacks(self)
             i = i + 1
         end
     end
-    self._calling = false
     self._core:callbacks(#waiting)
+end
+
+--- Runs those of a pool's callbacks that are due, one at a time. By the core:
+-- they cannot yield, and an interrupt leaves nothing half done.
+local function run_callbacks(self)
+    if #self._waiting > 0 then
+        self._core:exclusively(call_due, self)
+    end
 end
 
 --- What a worker does first.
 local function setup(opts)
     local card = process._card()
+    local args = call.copy_args("Pool: initargs", opts.initargs)
     return function(id)
         process._become(process._describe(("PoolWorker-%d"):format(id), true,
             tostring(id), card))
         if opts.initializer then
-            local args = opts.initargs or {}
-            opts.initializer(table.unpack(args, 1, args.n or #args))
+            opts.initializer(table.unpack(args, 1, args.n))
         end
     end
 end
@@ -120,24 +128,31 @@ local POOL_OPTIONS <const> = {
     maxtasksperchild = true, context = true,
 }
 
-local function pool_options(processes, initializer, initargs, maxtasks)
+local function pool_options(processes, initializer, initargs, maxtasks,
+                            chosen, ...)
+    named.no_more("Pool", 5, ...)
     local opts = processes
-    if type(processes) ~= "table" then
+    if type(processes) == "table" then
+        named.alone("Pool", initializer, initargs, maxtasks, chosen)
+    else
         opts = {
             processes = processes, initializer = initializer,
             initargs = initargs, maxtasksperchild = maxtasks,
+            context = chosen,
         }
     end
     for name in pairs(opts) do
         if not POOL_OPTIONS[name] then
-            fail("TypeError", "Pool: unknown option '%s'", tostring(name))
+            errors._raise("TypeError", "Pool: unknown option %s",
+                errors._show(name))
         end
     end
-    check_callable(opts.initializer, "initializer")
+    check_callable("Pool", opts.initializer, "initializer")
     if opts.initargs ~= nil and type(opts.initargs) ~= "table" then
-        fail("TypeError", "initargs must be a list, got %s",
-            type(opts.initargs))
+        errors._raise("TypeError", "Pool: initargs must be a list, got %s",
+            errors._show(opts.initargs))
     end
+    context._check("Pool", opts.context)
     return opts
 end
 
@@ -151,19 +166,21 @@ local MOST_PROCESSES <const> = 2048
 ---@param initializer? function called in each worker when it starts
 ---@param initargs? any[] its arguments (`n` honoured)
 ---@param maxtasksperchild? integer a worker is replaced after so many tasks
+---@param ... any a context, and no more
 ---@return mp.Pool
-function M.Pool(processes, initializer, initargs, maxtasksperchild)
+function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
     local opts = pool_options(processes, initializer, initargs,
-        maxtasksperchild)
+        maxtasksperchild, ...)
     local n = opts.processes == nil and core.cpu_count()
-        or arguments.check_count(opts.processes, 1,
+        or arguments.check_count("Pool", opts.processes, 1,
             "Number of processes must be at least 1")
     if n > MOST_PROCESSES then
-        fail("ValueError", "Number of processes must be at most %d, got %d",
+        errors._raise("ValueError",
+            "Pool: Number of processes must be at most %d, got %d",
             MOST_PROCESSES, n)
     end
     local most = opts.maxtasksperchild == nil and 0
-        or arguments.check_count(opts.maxtasksperchild, 1,
+        or arguments.check_count("Pool", opts.maxtasksperchild, 1,
             "maxtasksperchild must be a positive int or nil")
     local self = setmetatable({
         _waiting = {}, _size = n,
@@ -182,38 +199,43 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild)
     return self
 end
 
-local function check_running(self)
-    if type(self) ~= "table" or getmetatable(self) ~= Pool then
-        fail("TypeError", "Pool expected as self, got %s (use ':')",
-            type(self))
+local function check_self(fn, self)
+    if getmetatable(self) ~= Pool then
+        class.check_self(fn, Pool, self)
     end
+end
+
+local function check_running(fn, self)
+    check_self(fn, self)
     local state = self._core:state()
     if state == "close" or state == "terminate" then
-        fail("StateError", "Pool not running")
+        errors._raise("StateError", self._core:mine() and "Pool not running"
+            or fn .. ": this Pool belongs to the process that made it")
     elseif state ~= "run" then
         self._core:raise()
     end
 end
 
-local function check_function(f)
+local function check_function(fn, f)
     if type(f) == "function" then
         return f
     end
     if not arguments.is_callable(f) then
-        fail("TypeError", "func must be a callable, got %s", type(f))
+        errors._raise("TypeError", "%s: func must be a callable, got %s", fn,
+            errors._show(f))
     end
     return function(...) return f(...) end
 end
 
-local function submit(self, f, iterable, opts, mode, star)
-    check_running(self)
-    local fn = check_function(f)
-    local source, count, step = arguments.source_of(iterable)
+local function submit(fn, self, f, iterable, opts, mode, star)
+    check_running(fn, self)
+    f = check_function(fn, f)
+    local source, count, step = arguments.source_of(fn, iterable)
     if mode == "all" then
         source, count, step = arguments.listed(source, count, step)
     end
-    return native.job(self._core, fn, source, count or 0, step or 0,
-        arguments.chunk_of(opts), mode, star)
+    return native.job(self._core, f, source, count or 0, step or 0,
+        arguments.chunk_of(fn, opts), mode, star)
 end
 
 --- Makes the result of a job, and sees to its callbacks.
@@ -231,8 +253,8 @@ local function expect(self, job, single, opts)
     return new
 end
 
-local function map(self, f, iterable, opts, star)
-    local job = submit(self, f, iterable, opts, "map", star)
+local function map(fn, self, f, iterable, opts, star)
+    local job = submit(fn, self, f, iterable, opts, "map", star)
     local ok, value = pcall(function()
         return result.new(job, false, opts):get()
     end)
@@ -246,7 +268,7 @@ local function map(self, f, iterable, opts, star)
     end
     run_callbacks(self)
     if not ok then
-        error(value, 0)
+        errors._arrive(value)
     end
     return value
 end
@@ -258,9 +280,9 @@ end
 ---@param iterable table|function list, mp.range, shared array, iterator
 ---@param chunksize? integer|table items per claim (nil: chosen), or options
 ---@return any[]
-function Pool:map(f, iterable, chunksize, callback, error_callback)
-    local opts = options(chunksize, callback, error_callback)
-    return map(self, f, iterable, opts, false)
+function Pool:map(f, iterable, chunksize, ...)
+    local opts = options("map", chunksize, ...)
+    return map("map", self, f, iterable, opts, false)
 end
 
 --- Like map, for items that are lists of arguments.
@@ -268,9 +290,9 @@ end
 ---@param iterable table|function of lists
 ---@param chunksize? integer|table
 ---@return any[]
-function Pool:starmap(f, iterable, chunksize, callback, error_callback)
-    local opts = options(chunksize, callback, error_callback)
-    return map(self, f, iterable, opts, true)
+function Pool:starmap(f, iterable, chunksize, ...)
+    local opts = options("starmap", chunksize, ...)
+    return map("starmap", self, f, iterable, opts, true)
 end
 
 --- Like map, but returns at once. The callback gets the list of results.
@@ -280,9 +302,9 @@ end
 ---@param callback? function
 ---@param error_callback? function
 ---@return mp.AsyncResult
-function Pool:map_async(f, iterable, chunksize, callback, error_callback)
-    local opts = options(chunksize, callback, error_callback)
-    local job = submit(self, f, iterable, opts, "all", false)
+function Pool:map_async(f, iterable, chunksize, ...)
+    local opts = options("map_async", chunksize, ...)
+    local job = submit("map_async", self, f, iterable, opts, "all", false)
     return expect(self, job, false, opts)
 end
 
@@ -293,18 +315,14 @@ end
 ---@param callback? function
 ---@param error_callback? function
 ---@return mp.AsyncResult
-function Pool:starmap_async(f, iterable, chunksize, callback, error_callback)
-    local opts = options(chunksize, callback, error_callback)
-    local job = submit(self, f, iterable, opts, "all", true)
+function Pool:starmap_async(f, iterable, chunksize, ...)
+    local opts = options("starmap_async", chunksize, ...)
+    local job = submit("starmap_async", self, f, iterable, opts, "all", true)
     return expect(self, job, false, opts)
 end
 
-local function stream(self, f, iterable, chunksize, mode)
-    local opts = options(chunksize)
-    if opts.callback or opts.error_callback or opts.on_error then
-        fail("TypeError", "imap has one option: chunksize")
-    end
-    local job = submit(self, f, iterable, opts, mode, false)
+local function stream(fn, self, f, iterable, opts, mode)
+    local job = submit(fn, self, f, iterable, opts, mode, false)
     self._streams[job] = true
     self._owed[job] = true
     return job, nil, nil, job
@@ -318,8 +336,9 @@ end
 ---@param iterable table|function may be endless
 ---@param chunksize? integer|table
 ---@return function iterator
-function Pool:imap(f, iterable, chunksize)
-    return stream(self, f, iterable, chunksize, "imap")
+function Pool:imap(f, iterable, chunksize, ...)
+    local opts = options("imap", chunksize, ...)
+    return stream("imap", self, f, iterable, opts, "imap")
 end
 
 --- Like imap, in the order of completion.
@@ -327,18 +346,18 @@ end
 ---@param iterable table|function may be endless
 ---@param chunksize? integer|table
 ---@return function iterator
-function Pool:imap_unordered(f, iterable, chunksize)
-    return stream(self, f, iterable, chunksize, "any")
+function Pool:imap_unordered(f, iterable, chunksize, ...)
+    local opts = options("imap_unordered", chunksize, ...)
+    return stream("imap_unordered", self, f, iterable, opts, "any")
 end
 
 --- Submits one call, f(table.unpack(args)) with kwargs bound by name.
-local function apply(self, f, args, kwargs)
-    check_running(self)
-    local fn = check_function(f)
-    local bound = call.bind(fn, call.copy_args("apply", args),
-        call.copy_kwargs("apply", kwargs))
-    return native.apply(self._core, fn,
-        table.unpack(bound, 1, bound.n))
+local function apply(fn, self, f, args, kwargs)
+    check_running(fn, self)
+    f = check_function(fn, f)
+    local bound = call.bind(f, call.copy_args(fn, args),
+        call.copy_kwargs(fn, kwargs))
+    return native.apply(self._core, f, table.unpack(bound, 1, bound.n))
 end
 
 --- Calls f(table.unpack(args)) in a worker, and returns at once.
@@ -348,14 +367,15 @@ end
 ---@param callback? function|table gets the results; or a table of options
 ---@param error_callback? function gets the error object
 ---@return mp.AsyncResult
-function Pool:apply_async(f, args, kwargs, callback, error_callback)
-    local opts = options(nil, callback, error_callback)
-    return expect(self, apply(self, f, args, kwargs), true, opts)
+function Pool:apply_async(f, args, kwargs, callback, ...)
+    local opts = options("apply_async", nil, callback, ...)
+    return expect(self, apply("apply_async", self, f, args, kwargs), true,
+        opts)
 end
 
 local function values_or_raise(ok, ...)
     if not ok then
-        error((...), 0)
+        errors._arrive((...))
     end
     return ...
 end
@@ -367,21 +387,26 @@ end
 ---@return any ...
 function Pool:apply(f, args, kwargs, ...)
     named.no_more("apply", 3, ...)
-    return values_or_raise(apply(self, f, args, kwargs):take())
+    return values_or_raise(apply("apply", self, f, args, kwargs):take())
 end
 
 --- Runs the callbacks that are due; returns at once.
 function Pool:poll()
+    check_self("poll", self)
     run_callbacks(self)
 end
 
 --- No more work is taken; the workers end when all is done.
-function Pool:close()
+function Pool:close(...)
+    check_self("close", self)
+    named.no_more("close", 0, ...)
     self._core:close()
 end
 
 --- Stops the workers at once. What is not done fails with PoolTerminated.
-function Pool:terminate()
+function Pool:terminate(...)
+    check_self("terminate", self)
+    named.no_more("terminate", 0, ...)
     self._core:terminate()
 end
 
@@ -391,9 +416,11 @@ local FEED_SLICE <const> = 0.01
 --- Waits until the workers have ended, after close() or terminate(); runs
 --- the callbacks meanwhile. Iterators that were not read to their end keep
 --- their results.
-function Pool:join()
+function Pool:join(...)
+    check_self("join", self)
+    named.no_more("join", 0, ...)
     if self._core:state() == "run" then
-        fail("StateError", "Pool is still running")
+        errors._raise("StateError", "Pool is still running")
     end
     repeat
         run_callbacks(self)

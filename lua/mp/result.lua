@@ -2,6 +2,7 @@
 
 local core = require "mp.core"
 local class = require "mp.class"
+local errors = require "mp.errors"
 local repr = require "mp.repr".repr
 
 local new_error, is_error = core.error.new, core.error.is
@@ -11,7 +12,6 @@ local M = {}
 ---@class mp.AsyncResult
 ---@field package _job userdata
 ---@field package _outcome? table  {true, values...} or {false, error}, with n
----@field package _busy? boolean  its outcome is being waited for
 local AsyncResult = class.new("AsyncResult")
 M.AsyncResult = AsyncResult
 
@@ -43,14 +43,6 @@ function M.new(job, single, opts, after)
     }, AsyncResult)
 end
 
-local function take(self, timeout)
-    if self._single then
-        return table.pack(self._job:take(timeout))
-    end
-    local list, e = self._job:collect(timeout, self._collect)
-    return list and {true, list, n = 2} or {false, e, n = 2}
-end
-
 --- Errors of the pool as a whole: they are this result's for good.
 local FINAL <const> = {PoolTerminated = true, BrokenPool = true}
 
@@ -60,21 +52,23 @@ local function settle(self, timeout)
     if self._outcome then
         return
     end
-    self._busy = true
-    local ok, outcome = pcall(take, self, timeout)
-    self._busy = nil
-    if self._outcome then
-        return -- a callback that ran meanwhile has asked for it, too
-    end
+    local ok, outcome = pcall(self._job.outcome, self._job, timeout,
+        self._single, self._collect)
     if not ok then
         if not (is_error(outcome) and FINAL[outcome.kind]) then
-            error(outcome, 0)
+            errors._arrive(outcome)
         end
         outcome = {false, outcome, n = 2}
     end
-    self._outcome = outcome
+    self._outcome = self._outcome or outcome
     if self._after then
         self._after()
+    end
+end
+
+local function check_self(fn, self)
+    if getmetatable(self) ~= AsyncResult then
+        class.check_self(fn, AsyncResult, self)
     end
 end
 
@@ -84,10 +78,11 @@ end
 ---@param timeout? number seconds; nil waits for ever
 ---@return any ...
 function AsyncResult:get(timeout)
+    check_self("get", self)
     settle(self, timeout)
     local outcome = self._outcome
     if not outcome[1] then
-        error(outcome[2], 0)
+        errors._arrive(outcome[2])
     end
     return table.unpack(outcome, 2, outcome.n)
 end
@@ -97,7 +92,8 @@ end
 ---@param timeout? number seconds; nil polls
 ---@return boolean, any ...
 function AsyncResult:try_get(timeout)
-    local ok, e = pcall(settle, self, timeout or 0)
+    check_self("try_get", self)
+    local ok, e = pcall(settle, self, timeout == nil and 0 or timeout)
     if ok then
         return true, self:get()
     end
@@ -111,18 +107,21 @@ end
 ---@param timeout? number seconds; nil waits for ever
 ---@return boolean done
 function AsyncResult:wait(timeout)
+    check_self("wait", self)
     return self._outcome ~= nil or self._job:wait(timeout)
 end
 
 --- Is the result there?
 ---@return boolean
 function AsyncResult:ready()
+    check_self("ready", self)
     return self._outcome ~= nil or self._job:ready()
 end
 
 --- Did it succeed? Raises StateError while it is not ready.
 ---@return boolean
 function AsyncResult:successful()
+    check_self("successful", self)
     if not self:ready() then
         error(new_error("StateError", tostring(self) .. " not ready"), 0)
     end
@@ -138,12 +137,11 @@ function AsyncResult:__tostring()
     return ("<AsyncResult %s>"):format(state)
 end
 
---- Can the callback be called? (Not from within a get of its own, which
--- calls it when it is done.)
+--- Can the callback be called?
 ---@package
 ---@return boolean
 function AsyncResult:is_due()
-    return not self._busy and self:ready()
+    return self:ready()
 end
 
 --- Calls the callback that fits the outcome, which is there.

@@ -147,6 +147,8 @@ _Noreturn void mp_crew_run(mp_pool_shm *pool, mp_worker_main run,
     atomic_store(&pool->crew, mp_me->tag);
     /* Ctrl-C is the caller's to handle; it ends the pool. */
     mp_signal_ignore(SIGINT);
+    /* A host that ignores it would have the workers' ends go unseen. */
+    mp_signal_default(SIGCHLD);
     int r = start(&c);
     mp_crew_report(pool, r);
     if (r < 0 && c.proc && c.fds) end_all(&c);
