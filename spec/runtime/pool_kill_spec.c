@@ -93,7 +93,7 @@ static void storm(uint32_t source, uint64_t chunk, int64_t spin_ns,
 }
 
 SPEC_WITHIN(60, "pool: under kills, every item of cells comes once") {
-    storm(MP_JOB_CELLS, 1, 0, 0, 2);
+    storm(MP_JOB_CELLS, 1, 2000, 0, 2);
 }
 
 SPEC_WITHIN(60, "pool: under kills, every item of a range comes once") {
@@ -105,7 +105,7 @@ SPEC_WITHIN(60, "pool: under kills, adaptive chunks lose single items") {
 }
 
 SPEC_WITHIN(60, "pool: under kills, workers that end by themselves, too") {
-    storm(MP_JOB_CELLS, 2, 0, 10, 2);
+    storm(MP_JOB_CELLS, 2, 2000, 10, 2);
 }
 
 SPEC_WITHIN(60, "pool: jobs come and go under kills, and leave no byte") {
