@@ -23,22 +23,13 @@ static int release(void *shm) {
     return mp_cond_release(shm);
 }
 
-static int fail_rlock(lua_State *L, int code) {
-    if (code == -EOVERFLOW)
-        return bind_error(L, "ValueError",
-                          "recursive lock acquired too many times");
-    return bind_error(L, "StateError",
-                      "attempt to release recursive lock not owned by "
-                      "thread");
-}
-
 static int fail_lock(lua_State *L, int code) {
     (void)code;
     return bind_error(L, "ValueError",
                       "semaphore or lock released too many times");
 }
 
-static const bind_lockable over_rlock = {acquire, release, fail_rlock};
+static const bind_lockable over_rlock = {acquire, release, bind_fail_rlock};
 static const bind_lockable over_lock = {acquire, release, fail_lock};
 
 static const bind_lockable *how(lua_State *L) {

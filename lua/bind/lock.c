@@ -97,7 +97,7 @@ static int release_rlock(void *shm) {
     return mp_rlock_release(shm);
 }
 
-static int fail_rlock(lua_State *L, int code) {
+int bind_fail_rlock(lua_State *L, int code) {
     if (code == -EOVERFLOW)
         return bind_error(L, "ValueError",
                           "recursive lock acquired too many times");
@@ -107,7 +107,7 @@ static int fail_rlock(lua_State *L, int code) {
 }
 
 static const bind_lockable rlockable = {acquire_rlock, release_rlock,
-                                        fail_rlock};
+                                        bind_fail_rlock};
 
 static int rlock_acquire(lua_State *L) {
     const bind_object *o = ready(L, &rlock_class);
@@ -122,7 +122,7 @@ static int rlock_release(lua_State *L) {
     const bind_object *o = ready(L, &rlock_class);
     if (!o) o = rlock_self(L, 1);
     int r = mp_rlock_release(o->shm);
-    return r < 0 ? fail_rlock(L, r) : 0;
+    return r < 0 ? bind_fail_rlock(L, r) : 0;
 }
 
 static int rlock_guard(lua_State *L) {
@@ -207,21 +207,6 @@ bind_object *bind_test_lock(lua_State *L, int arg, bool *recursive) {
     bind_object *o = bind_is(L, arg, &rlock_class);
     *recursive = o != NULL;
     return o ? o : bind_is(L, arg, &lock_class);
-}
-
-bool bind_lock_acquire(lua_State *L, int arg) {
-    bool recursive;
-    bind_test_lock(L, arg, &recursive);
-    return recursive ? bind_acquire_now(L, arg, rlock_self, &rlockable)
-                     : bind_acquire_now(L, arg, lock_self, &lockable);
-}
-
-void bind_lock_release(lua_State *L, int arg) {
-    bool recursive;
-    bind_test_lock(L, arg, &recursive);
-    void *shm = (recursive ? rlock_self : lock_self)(L, arg)->shm;
-    int r = recursive ? mp_rlock_release(shm) : mp_lock_release(shm);
-    if (r < 0) (recursive ? fail_rlock : fail_lock)(L, r);
 }
 
 void bind_lock_open(lua_State *L) {

@@ -17,12 +17,11 @@ void bind_push_rlock_view(lua_State *L, const bind_object *of, uint32_t aux);
    `shm` an mp_rlock_shm (else an mp_lock_shm). */
 bind_object *bind_test_lock(lua_State *L, int arg, bool *recursive);
 
-/* Acquires / releases such a lock, as its methods do: waits for ever and
-   interruptibly, true when the lock was abandoned; raises what they raise. */
-bool bind_lock_acquire(lua_State *L, int arg);
-void bind_lock_release(lua_State *L, int arg);
-
 /* ---- among these nouns (sync.c) ------------------------------------- */
+
+/* Raises what misuse of a recursive lock raises, for the code that acquire or
+   release returned. */
+int bind_fail_rlock(lua_State *L, int code);
 
 /* How to acquire and to release what lies at o->shm: 0, MP_LOCK_ABANDONED or
    -errno, as sync/lock.h has it. */

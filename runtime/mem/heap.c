@@ -528,17 +528,6 @@ uint64_t mp_heap_used(void) {
     return used;
 }
 
-uint64_t mp_heap_backed(void) {
-    mp_super_shm *super = mp_me->super;
-    uint64_t backed = 0, units = atomic_load(&super->units);
-    for (uint64_t u = super->first_unit; u < units;) {
-        uint64_t e = entry_at(u);
-        if (e & E_BACKED) backed += E_N(e) << MP_UNIT_SHIFT;
-        u += E_N(e);
-    }
-    return backed;
-}
-
 /* Frees the blocks of a span that the dead one OWNED. */
 static void free_owned(uint64_t unit, uint32_t index) {
     span_shm *span = span_at(unit);

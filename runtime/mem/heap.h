@@ -39,9 +39,6 @@ size_t mp_block_size(mp_ref block);
 /* Bytes in blocks that are not free; walks the whole heap. */
 uint64_t mp_heap_used(void);
 
-/* Memory of the arena that is backed by pages, in bytes (an estimate). */
-uint64_t mp_heap_backed(void);
-
 /* Frees what dead participant `tag` OWNED and gives its spans to others.
    Idempotent; called by the reaper. */
 void mp_heap_reap(uint32_t tag);

@@ -77,18 +77,3 @@ int mp_robust_register(mp_robust_shm *shm, int offset) {
     }
     return 0;
 }
-
-void mp_robust_unregister(mp_robust_shm *shm) {
-    struct robust_list_head *head = head_of_thread();
-    if (!head) return;
-    struct robust_list *node = (void *)(shm->bytes + NODE_AT);
-    struct robust_list *at = &head->list;
-    while (at->next != node) {
-        if (at->next == &head->list) return; /* not in this list */
-        at = at->next;
-    }
-    struct robust_list *after = node->next;
-    *(struct robust_list *volatile *)&at->next = after;
-    if (after != &head->list)
-        memcpy((unsigned char *)after - sizeof(void *), &at, sizeof at);
-}

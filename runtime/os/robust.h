@@ -28,9 +28,6 @@ int mp_robust_offset(void);
    one sleeper when the thread ends. */
 int mp_robust_register(mp_robust_shm *shm, int offset);
 
-/* Takes the node out again (a thread that detaches and lives on). */
-void mp_robust_unregister(mp_robust_shm *shm);
-
 #define MP_ROBUST_DEAD 0x40000000U /* FUTEX_OWNER_DIED */
 
 #endif

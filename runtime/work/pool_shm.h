@@ -39,7 +39,7 @@ struct mp_pool_shm {
     uint64_t most;
     _Atomic uint32_t state, crew;
     _Atomic int32_t started;
-    _Atomic uint32_t closed_once;
+    uint32_t reserved;
     _Atomic uint64_t reason;
     alignas(64) mp_mutex_shm lock;
     uint32_t pad;
