@@ -376,13 +376,11 @@ static void learn(mp_job_shm *job, uint64_t ns, uint64_t items) {
                           memory_order_relaxed);
 }
 
-/* Is the caller to be woken, now that `job` made progress? */
-static void tell_caller(mp_pool_shm *pool, const mp_job_shm *job,
-                        uint64_t done, bool slow, bool eager) {
-    atomic_thread_fence(memory_order_seq_cst);
+/* Is the caller to be woken? `done`: a job reached the mark it waits for. */
+static void tell_caller(mp_pool_shm *pool, bool done, bool slow,
+                        bool eager) {
     if (!(atomic_load_explicit(&pool->done.word, memory_order_relaxed) & 1))
         return;
-    (void)job;
     if (done || (eager && slow)) mp_wait_notify_slow(&pool->done, INT_MAX);
 }
 
@@ -394,8 +392,8 @@ static int step(mp_pool_shm *pool, uint32_t index, mp_worker_shm *w,
     mp_job_shm *finished = mp_get(&w->claim.orphan)
                                ? NULL
                                : mp_job_at(mp_get(&w->claim.job));
-    uint64_t items = 1, took = 0, done = 0;
-    bool eager = false;
+    uint64_t items = 1, took = 0;
+    bool done = false, eager = false;
     if (finished) {
         items = mp_get(&w->claim.high) - mp_get(&w->claim.low);
         took = now - w->claimed_ns;
@@ -410,6 +408,9 @@ static int step(mp_pool_shm *pool, uint32_t index, mp_worker_shm *w,
                    pool->most ? pool->most - w->items : UINT64_MAX, p);
     exchange(pool, w, finished, p);
     if (finished) {
+        /* Pairs with mp_job_wait: it stores the mark, announces itself, and
+           looks at `done` again. Either we see the mark, or it sees this. */
+        atomic_thread_fence(memory_order_seq_cst);
         done = mp_get(&finished->done) >=
                atomic_load_explicit(&finished->mark, memory_order_relaxed);
         eager = finished->eager;
@@ -418,7 +419,7 @@ static int step(mp_pool_shm *pool, uint32_t index, mp_worker_shm *w,
     mp_mutex_unlock(&pool->lock);
     w->claimed_ns = now;
     if (finished)
-        tell_caller(pool, finished, done, took >= SLOW_NS || !p->job, eager);
+        tell_caller(pool, done, took >= SLOW_NS || !p->job, eager);
     if (p->job) return 1;
     bool closing = mp_pool_state(pool) == MP_POOL_CLOSING;
     return over || (closing && drained) ? -EPIPE : 0;
