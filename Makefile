@@ -40,13 +40,14 @@ BIND    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard lua/bind/*.c))
 CLI     := $(patsubst %.c,$(BUILD)/%.o,$(wildcard lua/cli/*.c))
 EMBED   := $(BUILD)/lua/embed.o
 SPECS   := $(patsubst %.c,$(BUILD)/%.o,$(wildcard spec/runtime/*.c))
+CRASH   := $(patsubst %.c,$(BUILD)/%.o,$(wildcard spec/crash/*.c))
 MODULES := $(wildcard lua/mp/*.lua)
 LIBRARY := $(RUNTIME) $(BIND) $(EMBED) $(filter-out %/main.o,$(CLI))
 OUTPUTS := $(BUILD)/mplua $(BUILD)/mp/core.so $(BUILD)/libmplua.a
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all demo test spec spec-c spec-lua bench fuzz lint san clean install \
+.PHONY: all demo test spec spec-c spec-lua crash bench fuzz lint san clean install \
         uninstall help FORCE
 
 all: $(OUTPUTS) ## build/mplua, build/mp/core.so, build/libmplua.a
@@ -70,6 +71,9 @@ $(BUILD)/libmplua.a: $(LIBRARY)
 	@rm -f $@ && $(AR) rcs $@ $(BUILD)/libmplua.o
 
 $(BUILD)/spec/runtime_spec: $(SPECS) $(RUNTIME)
+	$(call say,link) $(LINK) -o $@ $^ -lm
+
+$(BUILD)/spec/crash_spec: $(CRASH) $(BUILD)/spec/runtime/harness.o $(RUNTIME)
 	$(call say,link) $(LINK) -o $@ $^ -lm
 
 $(BUILD)/%.o: %.c
@@ -98,14 +102,18 @@ demo: ## install what is missing, build, count words, compare times
 	@$(MAKE) --no-print-directory all
 	@sh scripts/demo $(BUILD)/mplua
 
-spec: all $(BUILD)/spec/runtime_spec
-	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c lua
+spec: all $(BUILD)/spec/runtime_spec $(BUILD)/spec/crash_spec
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c crash lua
 spec-c: $(BUILD)/spec/runtime_spec ## the specs in C (FILTER=words of a name)
 	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c
+crash: $(BUILD)/spec/crash_spec ## kill at every instruction (FILTER=words)
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' crash
 spec-lua: all ## the specs in Lua (SPEC=file FILTER=pattern)
 	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' lua $(SPEC)
 san: ## every spec again, under the address and undefined sanitizers
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN=1 spec
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN=1 all \
+	  $(BUILD)/san/spec/runtime_spec
+	@sh scripts/spec -b $(BUILD)/san -f '$(FILTER)' c lua
 bench: all ## medians beside Python's, and their ratios
 	@MPLUA=$(BUILD)/mplua sh scripts/bench/run.sh
 $(BUILD)/fuzz_loads: spec/fuzz/fuzz_loads.c $(wildcard runtime/*/*.c lua/bind/*.c)
@@ -126,4 +134,5 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n",$$1,$$2}' Makefile
 
--include $(RUNTIME:.o=.d) $(BIND:.o=.d) $(CLI:.o=.d) $(EMBED:.o=.d) $(SPECS:.o=.d)
+-include $(RUNTIME:.o=.d) $(BIND:.o=.d) $(CLI:.o=.d) $(EMBED:.o=.d) $(SPECS:.o=.d) \
+  $(CRASH:.o=.d)

@@ -75,12 +75,17 @@ void spec_add_prepare(const char *file, void (*prepare)(void)) {
 
 /* --- checks ------------------------------------------------------------ */
 
+static void (*say_more)(void);
+
+void spec_on_failure(void (*say)(void)) { say_more = say; }
+
 static void complain(const char *file, int line, const char *fmt,
                      va_list args) {
     char text[2048];
     int n = snprintf(text, sizeof text, "    %s:%d: ", file, line);
     vsnprintf(text + n, sizeof text - (size_t)n, fmt, args);
     fprintf(stderr, "%s\n", text);
+    if (say_more) say_more();
     (*failures)++;
 }
 

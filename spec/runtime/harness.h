@@ -97,6 +97,9 @@ void *spec_shared(size_t size);
 double spec_now(void); /* seconds, monotonic */
 void spec_pause(void); /* a millisecond */
 
+/* What to say besides when a check fails in this process. */
+void spec_on_failure(void (*say)(void));
+
 /* Built with sanitizers (slower, and address space limits do not work)? */
 bool spec_sanitized(void);
 
