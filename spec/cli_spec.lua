@@ -8,11 +8,13 @@ local REFERENCE <const> = "lua5.4"
 
 -- Comparing -----------------------------------------------------------------
 
---- The result with the program's own name and addresses made equal.
+--- The result with the program's own name and addresses made equal, and
+-- without the option that lua5.4 has not.
 local function comparable(result, program)
     local function plain(text)
         local pattern = program:gsub("%p", "%%%0")
-        return (text:gsub(pattern, "PROGRAM"):gsub("0x%x+", "0x"))
+        return (text:gsub(pattern, "PROGRAM"):gsub("0x%x+", "0x")
+            :gsub("  %-%-fsck [^\n]*\n", ""))
     end
     return {
         code = result.code,

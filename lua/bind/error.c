@@ -106,7 +106,7 @@ static const char *errno_name(int e) {
         {EFBIG, "EFBIG"},   {ENOSPC, "ENOSPC"}, {EPIPE, "EPIPE"},
         {ENOSYS, "ENOSYS"}, {ESRCH, "ESRCH"},   {ECHILD, "ECHILD"},
         {EBADF, "EBADF"},   {EIO, "EIO"},       {EBUSY, "EBUSY"},
-        {ENOTSUP, "ENOTSUP"}};
+        {ENOTSUP, "ENOTSUP"}, {EOWNERDEAD, "EOWNERDEAD"}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (names[i].code == e) return names[i].name;
     return NULL;

@@ -18,7 +18,9 @@ static uint64_t room(const job_ud *j) {
     if (j->bytes > BYTES_AHEAD && out >= 4) return 0;
     uint64_t a = j->ahead - out, b = j->window - span;
     uint64_t n = a < b ? a : b;
-    /* Whole chunks, as they were asked for. */
+    /* Whole chunks, as they were asked for; the last one is what is left,
+       which nobody might come back to feed. */
+    if (j->count - j->fed <= n) return j->count - j->fed;
     return j->chunk ? n - n % j->chunk : n;
 }
 
@@ -58,15 +60,21 @@ static bool draw(lua_State *L, job_ud *j) {
     return job_usable(j) && !lua_isnil(L, -1);
 }
 
-/* Makes the value at stack index 3 the next item. */
-static void encode_drawn(lua_State *L, job_ud *j) {
+/* Makes the value at stack index 3 the next item; false when the user's code
+   in its pickling gave the job up. */
+static bool encode_drawn(lua_State *L, job_ud *j) {
     uint64_t value = 0;
     char name[32] = "item";
     if (lua_type(L, 3) > LUA_TSTRING)
         snprintf(name, sizeof name, "items[%llu]",
                  (unsigned long long)j->fed + 1);
     unsigned mark = job_encode_item(L, 3, 1, name, &value);
-    job_put_item(j, mark, value);
+    if (job_usable(j)) {
+        job_put_item(j, mark, value);
+        return true;
+    }
+    if (mark == MP_CELL_BLOCK) mp_free(value);
+    return false;
 }
 
 /* [1] job, [2] source: draws up to the window's end, where there is room for
@@ -79,14 +87,15 @@ static int draw_batch(lua_State *L) {
     most += j->fed;
     lua_settop(L, 2);
     do {
-        if (!draw(L, j)) {
+        bool more = draw(L, j);
+        if (more && lua_isinteger(L, 3))
+            job_put_item(j, MESSAGE_INTEGER, (uint64_t)lua_tointeger(L, 3));
+        else if (more)
+            more = encode_drawn(L, j);
+        if (!more) {
             end_input(j);
             break;
         }
-        if (lua_isinteger(L, 3))
-            job_put_item(j, MESSAGE_INTEGER, (uint64_t)lua_tointeger(L, 3));
-        else
-            encode_drawn(L, j);
         lua_settop(L, 2);
     } while (j->fed < most && j->bytes <= BYTES_AHEAD);
     if (j->fed == j->count) j->input_over = true;

@@ -4,8 +4,17 @@
 #include "bind/job.h"
 #include "bind/message.h"
 #include "mem/heap.h"
+#include "mem/slot.h"
 
 /* ---- results -------------------------------------------------------- */
+
+/* Which item an error names: none, of an apply. */
+static void push_index(lua_State *L, const job_ud *j, uint64_t i) {
+    if (j->source == FROM_STACK)
+        lua_pushnil(L);
+    else
+        lua_pushinteger(L, (lua_Integer)i + 1);
+}
 
 static void push_lost(lua_State *L, job_ud *j, int self, uint64_t i,
                       uint64_t value) {
@@ -14,10 +23,7 @@ static void push_lost(lua_State *L, job_ud *j, int self, uint64_t i,
     lua_getfield(L, -1, "lost");
     lua_pushinteger(L, (lua_Integer)(value >> 32));
     lua_pushinteger(L, (lua_Integer)(int32_t)(uint32_t)value);
-    if (j->source == FROM_STACK)
-        lua_pushnil(L);
-    else
-        lua_pushinteger(L, (lua_Integer)i + 1);
+    push_index(L, j, i);
     lua_getiuservalue(L, self, UV_FUNCTION);
     lua_call(L, 4, 1);
     lua_replace(L, -3);
@@ -27,32 +33,71 @@ static void push_lost(lua_State *L, job_ud *j, int self, uint64_t i,
 /* Item i's input is not needed any more. */
 static void free_input(job_ud *j, uint64_t i) {
     if (j->source == FROM_RANGE) return;
-    const mp_cell_shm *cell = mp_job_in(j->job, i);
+    mp_cell_shm *cell = mp_job_in(j->job, i);
     if ((cell->mark & 0xff) != MP_CELL_BLOCK) return;
     size_t size = mp_block_size(cell->value);
     j->bytes -= size < j->bytes ? size : j->bytes;
     mp_free(cell->value);
+    mp_cell_forget(cell);
+}
+
+/* (block, hand) -> its values */
+static int take_protected(lua_State *L) {
+    mp_ref block = (mp_ref)lua_tointeger(L, 1);
+    int hand = (int)lua_tointeger(L, 2);
+    lua_settop(L, 0);
+    return message_take(L, block, hand);
+}
+
+/* Rebuilds what a block holds; false, and an error object, when that fails:
+   it is this item's error, and no other's. The user's code may run in it,
+   and give the job up, so the block belongs to a hand by then and no more to
+   the cell. */
+static bool push_block(lua_State *L, job_ud *j, int self, mp_cell_shm *cell,
+                       uint64_t i, int *n) {
+    int top = lua_gettop(L);
+    mp_ref block = mp_cell_value(cell);
+    int hand = mp_hand_take(block, NULL, 0);
+    mp_cell_forget(cell);
+    lua_pushcfunction(L, take_protected);
+    lua_pushinteger(L, (lua_Integer)block);
+    lua_pushinteger(L, hand);
+    int r = lua_pcall(L, 2, LUA_MULTRET, 0);
+    *n = lua_gettop(L) - top;
+    if (r == LUA_OK) return true;
+    if (r == LUA_ERRMEM) lua_error(L);
+    lua_getiuservalue(L, self, UV_POOL);
+    lua_getiuservalue(L, -1, 1);
+    lua_getfield(L, -1, "unreadable");
+    lua_pushvalue(L, top + 1);
+    push_index(L, j, i);
+    lua_getiuservalue(L, self, UV_FUNCTION);
+    lua_call(L, 3, 1);
+    lua_replace(L, top + 1);
+    lua_settop(L, top + 1);
+    return false;
 }
 
 /* Pushes the values of item i, whose result stands there under `tag`, and
    gives its memory back; *n says how many were pushed. */
 int job_take_result(lua_State *L, job_ud *j, int self, uint64_t i,
                     unsigned tag, int *n) {
-    uint64_t value = mp_job_out(j->job, i)->value;
+    mp_cell_shm *cell = mp_job_out(j->job, i);
+    uint64_t value = mp_cell_value(cell);
     *n = 1;
+    free_input(j, i);
+    luaL_checkstack(L, 10, NULL);
     if (tag < MP_CELL_OWN) {
         message_push_scalar(L, (uint8_t)tag, value);
     } else if (tag == MP_CELL_LOST) {
         push_lost(L, j, self, i, value);
+        return TAKEN_ERROR;
     } else if (tag == MP_CELL_EMPTY) {
         *n = 0;
-    } else {
-        *n = message_push(L, value);
-        mp_free(value);
+    } else if (!push_block(L, j, self, cell, i, n)) {
+        return TAKEN_ERROR;
     }
-    free_input(j, i);
-    return tag == MP_CELL_ERROR || tag == MP_CELL_LOST ? TAKEN_ERROR
-                                                       : TAKEN_VALUE;
+    return tag == MP_CELL_ERROR ? TAKEN_ERROR : TAKEN_VALUE;
 }
 
 static void run_callbacks(lua_State *L, int self) {

@@ -81,6 +81,10 @@ static int pool_new(lua_State *L) {
     o->shm = mp_object_block(o->id);
     worker_start start = {L, 3};
     r = mp_pool_start(pool_of(pool), &pool->crew, bind_worker_main, &start);
+    /* A crew may be killed as it starts, too. */
+    if (r == -EOWNERDEAD)
+        r = mp_pool_restart(pool_of(pool), &pool->crew, bind_worker_main,
+                            &start);
     if (r < 0) {
         pool_gc(L);
         return bind_oserror(L, r, "Pool: cannot start the workers");

@@ -123,8 +123,8 @@ static void store_result(lua_State *L, worker *w, int first) {
     uint8_t tag;
     uint64_t value;
     if (n == 1 && lua_isinteger(L, first))
-        mp_cell_store(&w->out[w->at & (job->window - 1)], w->at,
-                      MESSAGE_INTEGER, (uint64_t)lua_tointeger(L, first));
+        mp_cell_result(&w->out[w->at & (job->window - 1)], w->at,
+                       MESSAGE_INTEGER, (uint64_t)lua_tointeger(L, first));
     else if (n == 1 && message_scalar(L, first, &tag, &value))
         mp_worker_result(job, w->at, tag, value);
     else if (n == 0)

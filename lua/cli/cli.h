@@ -16,6 +16,7 @@ typedef struct cli_options {
     bool version;     /* -v, and -i implies it */
     bool execute;     /* -e was there: no terminal session of itself */
     bool ignore_env;  /* -E */
+    bool fsck;        /* --fsck, and argv[script] is its first pid */
     int script;       /* index of the script, or of the NULL at the end */
 } cli_options;
 
@@ -48,6 +49,16 @@ int cli_report(const cli *c, int status);
 
 /* Prints "program: text" on stderr. */
 void cli_message(const cli *c, const char *text);
+
+/* --- fsck.c ---------------------------------------------------------- */
+
+/* mplua --fsck PID...: checks the shared memory of running programs (see
+   runtime/mem/fsck.h), each named by the pid of any of its processes, by
+   reading it. Prints «PID: clean (...)», or «PID: » and what is wrong, a line
+   each. `pids` ends in NULL.
+   Returns the exit code, the highest of them: 0 clean, 1 something is wrong,
+   2 it could not look, and said why on stderr. */
+int cli_fsck(const cli *c, char **pids);
 
 /* --- repl.c ---------------------------------------------------------- */
 

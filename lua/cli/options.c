@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Notes the option at argv[*i]; false when it is none of ours. */
 static bool read_option(char **argv, int *i, cli_options *o) {
@@ -42,7 +43,8 @@ cli_options cli_options_read(char **argv) {
         if (argv[i][1] == '\0') /* stdin is the script */
             break;
         if (argv[i][1] == '-') {
-            o.bad = argv[i][2] != '\0';
+            o.fsck = strcmp(argv[i], "--fsck") == 0 && argv[i + 1] != NULL;
+            o.bad = argv[i][2] != '\0' && !o.fsck;
             i += !o.bad;
             break;
         }
@@ -61,7 +63,8 @@ char *cli_options_value(char **argv, int *i) {
 }
 
 void cli_options_usage(const cli *c, const char *option) {
-    bool value = option[1] == 'e' || option[1] == 'l';
+    bool value = option[1] == 'e' || option[1] == 'l' ||
+                 strcmp(option, "--fsck") == 0;
     fprintf(stderr, "%s: ", c->program);
     fprintf(stderr,
             value ? "'%s' needs argument\n" : "unrecognized option '%s'\n",
@@ -76,6 +79,8 @@ void cli_options_usage(const cli *c, const char *option) {
             "  -v        show version information\n"
             "  -E        ignore environment variables\n"
             "  -W        turn warnings on\n"
+            "  --fsck p  check the shared memory of the program that "
+            "process 'p' is of\n"
             "  --        stop handling options\n"
             "  -         stop handling options and execute stdin\n",
             c->program);

@@ -261,6 +261,11 @@ static int run_protected(lua_State *L) {
         cli_options_usage(c, argv[o.script]);
         return 0;
     }
+    if (o.fsck) {
+        c->code = cli_fsck(c, argv + o.script);
+        lua_pushboolean(L, c->code == EXIT_SUCCESS);
+        return 1;
+    }
     if (o.version)
         print_version();
     open_libraries(L, &o);

@@ -12,6 +12,7 @@ local MODULES <const> = {
 
 local M = {
     pickle = require "mp.pickle",
+    debug = require "mp.debug",
 
     --- Processors that this process may use.
     ---@return integer

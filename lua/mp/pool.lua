@@ -77,6 +77,18 @@ local function lost(pid, exitcode, index, f)
         fields, 0)
 end
 
+--- In the caller: the error object of a result that came, and could not be
+-- rebuilt here.
+local function unreadable(value, index, f)
+    local name = call.name(f)
+    local what = index and ("item %d of %s"):format(index, name) or name
+    local text = is_error(value, "PicklingError") and value.message
+        or result.text_of(value)
+    return new_error("PicklingError",
+        ("cannot rebuild the result of %s: %s"):format(what, text),
+        {value = value, index = index, func = name}, 0)
+end
+
 --- Calls a callback. An error in it is reported and stops nothing.
 local function call_back(f, ...)
     local ok, e = pcall(f, ...)
@@ -187,7 +199,10 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
         _owed = setmetatable({}, {__mode = "k"}),
         _streams = setmetatable({}, {__mode = "k"}),
     }, Pool)
-    local hooks = {setup = setup(opts), failure = failure, lost = lost}
+    local hooks = {
+        setup = setup(opts), failure = failure, lost = lost,
+        unreadable = unreadable,
+    }
     -- Weak, or the pool would keep itself alive through its core.
     local weak = setmetatable({self = self}, {__mode = "v"})
     function hooks.run_callbacks()

@@ -7,6 +7,7 @@
    enter meanwhile costs one more look. */
 #include "data/array.h"
 
+#include "mem/check.h"
 #include "mem/heap.h"
 #include "os/cpu.h"
 #include "os/futex.h"
@@ -90,8 +91,63 @@ static void on_death(void *object, uint32_t dead_tag) {
         mp_lock_bury(&array->own.lock, dead_tag);
 }
 
-static const mp_object_ops value_ops = {"Value", destroy, on_death};
-static const mp_object_ops array_ops = {"Array", destroy, on_death};
+/* ---- checking ------------------------------------------------------- */
+
+static void check_guard(mp_check *c, const mp_array_shm *array) {
+    uint32_t id = mp_check_u32(c, &array->lock_id);
+    uint64_t at, size;
+    if (array->guard == MP_GUARD_OWN) mp_rlock_check(c, &array->own);
+    if (array->guard > MP_GUARD_RLOCK)
+        mp_check_report(c, "its guard is %d, expected at most %d",
+                        array->guard, MP_GUARD_RLOCK);
+    else if ((array->guard >= MP_GUARD_LOCK) != (id != 0))
+        mp_check_report(c, "its lock is object %u, expected %s", id,
+                        id ? "none" : "one");
+    if (id && mp_check_hold(c, id, "lock", &at, &size) &&
+        (array->lock_aux % 4 != 0 ||
+         (uint64_t)array->lock_aux + sizeof(mp_lock_shm) > size))
+        mp_check_report(c, "its lock is at %u, expected within the %ju bytes "
+                           "of object %u", array->lock_aux, (uintmax_t)size,
+                        id);
+}
+
+static bool check_cells(mp_check *c, const mp_array_shm *array) {
+    if (!mp_check_size(c, sizeof *array)) return false;
+    if (array->type == 0 || array->type >= MP_CELL_TYPES) {
+        mp_check_report(c, "its cells are of type %d, expected 1 to %d",
+                        array->type, MP_CELL_TYPES - 1);
+        return false;
+    }
+    size_t size = mp_cell_types[array->type].size;
+    uint64_t length = mp_check_u64(c, &array->length);
+    if (length <= (UINT64_MAX - sizeof *array) / size)
+        return mp_check_size(c, sizeof *array + length * size);
+    mp_check_report(c, "its length is %ju", (uintmax_t)length);
+    return false;
+}
+
+static void check_array(mp_check *c, const void *object) {
+    if (check_cells(c, object)) check_guard(c, object);
+}
+
+static void check_value(mp_check *c, const void *object) {
+    const mp_array_shm *array = object;
+    check_array(c, object);
+    if (array->length != 1)
+        mp_check_report(c, "its length is %ju, expected 1",
+                        (uintmax_t)array->length);
+}
+
+/* ---- the types ------------------------------------------------------ */
+
+static const mp_object_ops value_ops = {.name = "Value",
+                                        .destroy = destroy,
+                                        .on_death = on_death,
+                                        .check = check_value};
+static const mp_object_ops array_ops = {.name = "Array",
+                                        .destroy = destroy,
+                                        .on_death = on_death,
+                                        .check = check_array};
 
 void mp_array_open(void) {
     mp_object_declare(MP_TYPE_VALUE, &value_ops);

@@ -1,12 +1,4 @@
-/* A segment is a run of the heap: a head with the next one's ref, then
-   records of 16-byte steps. A record never wraps: where one does not fit, a
-   LINK stands (or the segment is just full), and the next segment begins.
-
-   Nothing behind the valid place of the producers' end exists for anybody:
-   records, LINK and `next` are written there first, and become true by the
-   commit. If the writer dies before it, the next one writes over them.
-
-   Commits. Bytes and words: one store of the count word. With blocks or
+/* Commits. Bytes and words: one store of the count word. With blocks or
    segments: a record of the count word and of the hands they come from or go
    to. (A hand that watches the count word would not do: when its owner dies
    in the lock, the next producer moves that word before anyone reaps.) */
@@ -16,6 +8,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "data/queue_shm.h"
 #include "mem/heap.h"
 #include "mem/mutex.h"
 #include "mem/object.h"
@@ -24,41 +17,10 @@
 #include "os/cpu.h"
 #include "os/futex.h"
 
-typedef struct segment_shm {
-    uint64_t next;
-    uint64_t padding[7];
-} segment_shm;
-
-typedef struct record_shm {
-    uint32_t length;
-    uint8_t kind, tag, last, padding;
-    uint64_t value; /* or the first bytes */
-} record_shm;
-
 enum {
-    LINK = 255, /* kind: go on in the next segment */
-    SEGMENT = (int)MP_UNIT,
-    START = sizeof(segment_shm),
-    BYTES = offsetof(record_shm, value),
-    STEP = sizeof(record_shm),
     HANDS_FREE = 4,   /* that a call wants to see: 2 for itself, and ... */
     HANDS_DESTROY = 2 /* ... 2 for a destruction by what it frees */
 };
-_Static_assert(sizeof(mp_queue_shm) == 6 * 128, "a group per two lines");
-_Static_assert(offsetof(mp_queue_shm, put_lock) == 128, "producers");
-_Static_assert(offsetof(mp_queue_shm, puts) == 256, "count of puts");
-_Static_assert(offsetof(mp_queue_shm, get_lock) == 384, "consumers");
-_Static_assert(offsetof(mp_queue_shm, gets) == 512, "count of gets");
-_Static_assert(offsetof(mp_queue_shm, dones) == 640, "count of dones");
-_Static_assert(sizeof(mp_queue_place_shm) == 16, "a place");
-_Static_assert(sizeof(segment_shm) == 64, "a segment's head");
-_Static_assert(sizeof(record_shm) == 16, "a word's record");
-_Static_assert((int)MP_QUEUE_INLINE < SEGMENT - START - BYTES,
-               "every inline item fits into a segment");
-
-#define COUNT(word) ((word) >> 1)
-#define VALID(word) ((word) & 1)
-#define NEXT(word, n) ((COUNT(word) + (n)) << 1 | !VALID(word))
 
 static inline uint64_t acquire(const _Atomic uint64_t *word) {
     return atomic_load_explicit(word, memory_order_acquire);
@@ -72,12 +34,6 @@ static inline uint64_t mine(const _Atomic uint64_t *word) {
 static inline record_shm *record_at(const mp_queue_place_shm *place) {
     return (record_shm *)(void *)((unsigned char *)mp_at(place->segment) +
                                   place->offset);
-}
-
-static inline uint64_t record_size(uint8_t kind, uint32_t length) {
-    return kind == MP_QUEUE_BYTES
-               ? (BYTES + (uint64_t)length + STEP - 1) & ~(uint64_t)(STEP - 1)
-               : STEP;
 }
 
 /* ---- hands ---------------------------------------------------------- */
@@ -503,7 +459,11 @@ static void queue_on_death(void *object, uint32_t dead_tag) {
 }
 
 void mp_queue_declare(void) {
-    static const mp_object_ops ops = {"queue", queue_destroy, queue_on_death};
+    static const mp_object_ops ops = {
+        .name = "Queue",
+        .destroy = queue_destroy,
+        .on_death = queue_on_death,
+        .check = mp_queue_check};
     mp_object_declare(MP_TYPE_QUEUE, &ops);
 }
 
@@ -516,21 +476,4 @@ int mp_queue_create(uint64_t maxsize, uint32_t *id, uint32_t *gen) {
     int r = mp_object_create(MP_TYPE_QUEUE, block, id, gen);
     if (r < 0) mp_free(block);
     return r < 0 ? -ENOMEM : 0;
-}
-
-int mp_queue_check(const mp_queue_shm *q) {
-    uint64_t n = mp_queue_size(q);
-    mp_queue_place_shm place = q->get[VALID(mine(&q->gets))];
-    const mp_queue_place_shm *end = &q->put[VALID(mine(&q->puts))];
-    mp_queue_item item;
-    for (; n > 0; n--) {
-        if (at_link(&place)) follow_link(q, &place);
-        if (!is_sound(&place)) return -EBADMSG;
-        read_record(&place, &item, NULL);
-        if (item.kind == MP_QUEUE_BLOCK && !mp_block_size(item.value))
-            return -EBADMSG;
-    }
-    return place.segment == end->segment && place.offset == end->offset
-               ? 0
-               : -EBADMSG;
 }

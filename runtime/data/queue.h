@@ -129,8 +129,4 @@ int mp_queue_done(mp_queue_shm *q);
 /* Waits until each item put was said to be done. 0; -ETIMEDOUT; -EINTR. */
 int mp_queue_join(mp_queue_shm *q, mp_deadline deadline);
 
-/* Walks the chain (for specs; nobody may use the queue meanwhile). 0, or
-   -EBADMSG when it does not hold just the items that the counts say. */
-int mp_queue_check(const mp_queue_shm *q);
-
 #endif

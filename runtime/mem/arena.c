@@ -17,13 +17,11 @@ _Static_assert(sizeof(mp_slot_shm) == 1024, "a slot is 1 KiB");
 _Static_assert(sizeof(mp_mutex_shm) == 4, "a lock is a word");
 _Static_assert(sizeof(mp_txn_shm) == 8 + 16 * MP_TXN_WORDS, "no padding");
 _Static_assert(sizeof(mp_hand_shm) == 24, "no padding");
-_Static_assert(sizeof(mp_super_shm) <= 65536, "the super block fits");
+_Static_assert(sizeof(mp_super_shm) <= MP_SUPER_SIZE, "it fits");
 _Static_assert(offsetof(mp_slot_shm, state) == 64, "life has its own line");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
                "atomics must be lock-free to be shared");
 
-#define MAGIC 0x31414c504d50ULL /* "PMPLA1" */
-#define SUPER_SIZE 65536UL
 #define SLOTS_SIZE (MP_SLOTS * sizeof(mp_slot_shm))
 #define MOST ((size_t)1 << 40)
 #define LEAST ((size_t)1 << 24)
@@ -38,19 +36,20 @@ static size_t most_bytes(void) {
     return most;
 }
 
-static size_t table_size(size_t reserved) {
-    size_t bytes = (reserved >> MP_UNIT_SHIFT) * 8;
-    return (bytes + MP_UNIT - 1) & ~(MP_UNIT - 1);
+uint64_t mp_arena_head(uint64_t reserved) {
+    uint64_t table = (reserved >> MP_UNIT_SHIFT) * 8;
+    table = (table + MP_UNIT - 1) & ~(uint64_t)(MP_UNIT - 1);
+    return MP_SUPER_SIZE + SLOTS_SIZE + table;
 }
 
 static int fill(mp_self *self, size_t reserved) {
-    size_t head = SUPER_SIZE + SLOTS_SIZE + table_size(reserved);
+    size_t head = mp_arena_head(reserved);
     int r = mp_memfd_grow(self->fd, head);
-    if (r == 0) r = mp_memfd_back(self->fd, 0, SUPER_SIZE);
+    if (r == 0) r = mp_memfd_back(self->fd, 0, MP_SUPER_SIZE);
     if (r < 0) return r;
     mp_super_shm *super = self->super = (void *)self->base;
-    self->unit = (void *)(self->base + SUPER_SIZE + SLOTS_SIZE);
-    super->magic = MAGIC;
+    self->unit = (void *)(self->base + MP_SUPER_SIZE + SLOTS_SIZE);
+    super->magic = MP_ARENA_MAGIC;
     super->reserved = reserved;
     super->life_at = (uint32_t)mp_robust_offset();
     super->size = head;
@@ -66,6 +65,7 @@ int mp_arena_create(mp_self *self) {
     r = mp_memfd_create(most_bytes(), LEAST, &self->fd, &self->base,
                         &reserved);
     if (r < 0) return r;
+    self->mapped = reserved;
     self->null = mp_child_open_null(); /* without one, stdin is closed */
     r = fill(self, reserved);
     if (r < 0) {

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mem/poison.h"
 #include "os/robust.h"
 
 typedef uint64_t mp_ref; /* gen << 48 | offset; 0 = none */
@@ -35,6 +36,8 @@ enum {
     MP_SEGMENTS = 1024    /* x 1,024 entries of the object table */
 };
 #define MP_UNIT ((size_t)1 << MP_UNIT_SHIFT)
+#define MP_ARENA_MAGIC 0x31414c504d50ULL /* "PMPLA1" */
+#define MP_SUPER_SIZE 65536UL            /* of its place; slots follow */
 
 /* An internal lock (mem/mutex.h): 0 free, else the owner's tag, bit 31 when
    somebody sleeps on it. */
@@ -99,6 +102,7 @@ typedef struct mp_slot_shm {
    low        no free unit stands below this one (a hint)
    spare      units that are free and backed (a hint)
    slots      high-water mark of slots; grows only, by CAS
+   lives      spans and runs made so far; grows only, by addition
    free_entry, entries   object table: free list, high water. Under `table` */
 typedef struct mp_super_shm {
     uint64_t magic;
@@ -115,6 +119,7 @@ typedef struct mp_super_shm {
     _Atomic uint64_t first_unit;
     _Atomic uint64_t free_entry;
     _Atomic uint64_t entries;
+    _Atomic uint64_t lives;
     _Atomic uint64_t abandoned[64];
     _Atomic uint64_t segments[MP_SEGMENTS];
 } mp_super_shm;
@@ -132,6 +137,7 @@ typedef struct mp_spans {
 /* The calling thread as a participant; private to it. */
 typedef struct mp_self {
     unsigned char *base;
+    size_t mapped; /* bytes there */
     mp_super_shm *super;
     mp_slot_shm *slot;
     _Atomic uint64_t *unit; /* the unit table */
@@ -140,6 +146,10 @@ typedef struct mp_self {
     int fd;
     int null;               /* /dev/null, for the stdin of children */
     mp_spans spans[MP_HEAP_CLASSES];
+    uint32_t slice_ns;       /* of the sleep to come (sync/wait), 0 = first */
+    uint32_t first_slice_ns; /* of a wait; 0 = MP_SLICE_FIRST_NS */
+    uint32_t slept_value;    /* what the last sleep slept on */
+    const void *slept_on;
     uint32_t empty_spans; /* seen since the last tidying up */
     uint32_t *held; /* local counts by object id; malloc'ed */
     uint32_t held_cap;
@@ -157,10 +167,15 @@ int mp_open(void);
 /* Creates the arena and this process's first self (used by mp_open). */
 int mp_arena_create(mp_self *self);
 
+/* Bytes of an arena's tables, which stand before its units. */
+uint64_t mp_arena_head(uint64_t reserved);
+
 /* Makes the file at least `end` bytes; caller holds super->heap. */
 int mp_arena_grow(uint64_t end);
 
+/* Where a place is; that of a block only as long as the block is there. */
 static inline void *mp_at(mp_ref ref) {
+    mp_poison_look(ref);
     return mp_me->base + MP_REF_OFFSET(ref);
 }
 
@@ -169,7 +184,8 @@ static inline uint64_t mp_offset(const volatile void *p) {
 }
 
 static inline mp_slot_shm *mp_slot_at(uint32_t index) {
-    return (mp_slot_shm *)(void *)(mp_me->base + 65536) + index;
+    return (mp_slot_shm *)(void *)(mp_me->base + MP_SUPER_SIZE) +
+           index;
 }
 
 #endif

@@ -1,87 +1,23 @@
-/* The arena behind its tables is cut into units of 64 KiB. The unit table
-   has one 64-bit entry per unit; only the first unit of a run has a valid
-   one (and each unit of a span, so that a block finds its head):
-
-     bits  0-2   kind      FREE run | SPAN head | CONT of a span | RUN owned
-                           | RUN published
-     bit   3     backed    has pages
-     bit   4     handles   (RUN) the block is a message with handles
-     bits  5-10  class     (SPAN)
-     bits 11-22  owner     slot (SPAN; RUN owned); 0 = abandoned span
-     bits 23-38  gen       (RUN) of the block
-     bits 39-63  n         units of the run; CONT: units back to the head
-
-   A span is a run with blocks of one size: a head of one line, a line with
-   the counter of frees (written by everybody), the state words, the blocks.
-   A state word: kind 2 | handles 1 | 0 | slot 12 | gen 16.
-
-   Who writes a span's blocks' states: FREE -> OWNED its owner only, the rest
-   the block's owner. Unit entries change under super->heap by records. */
+/* How blocks and runs come and go; the layout and who may write what of it
+   stands in mem/heap_shm.h. */
 #include "mem/heap.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "mem/heap_shm.h"
 #include "mem/mutex.h"
 #include "mem/object.h"
 #include "mem/slot.h"
 #include "mem/txn.h"
 #include "os/memfd.h"
 
-enum { K_FREE, K_SPAN, K_CONT, K_OWNED, K_PUBLISHED };
-enum { S_FREE, S_OWNED, S_PUBLISHED };
-
-#define STATE(kind, handles, slot, gen)                                     \
-    ((uint32_t)(kind) | (uint32_t)(handles) << 2 | (uint32_t)(slot) << 4 |  \
-     (uint32_t)(gen) << 16)
-#define STATE_KIND(s) ((s) & 3U)
-#define STATE_HANDLES (1U << 2)
-#define STATE_SLOT(s) ((s) >> 4 & 0xfffU)
-#define STATE_GEN(s) ((s) >> 16)
-
-#define ENTRY(kind, n)                                                      \
-    ((uint64_t)(kind) | (uint64_t)(n) << 39)
-#define E_KIND(e) ((unsigned)((e) & 7U))
-#define E_BACKED ((uint64_t)8)
-#define E_HANDLES ((uint64_t)16)
-#define E_CLASS(e) ((unsigned)((e) >> 5 & 0x3fU))
-#define E_OWNER(e) ((uint32_t)((e) >> 11 & 0xfffU))
-#define E_GEN(e) ((uint32_t)((e) >> 23 & 0xffffU))
-#define E_N(e) ((e) >> 39)
-#define E_WITH_OWNER(slot) ((uint64_t)(slot) << 11)
-#define E_WITH_CLASS(c) ((uint64_t)(c) << 5)
-#define E_WITH_GEN(g) ((uint64_t)((g) & 0xffffU) << 23)
-
-/* allocs: blocks handed out, by the owner; frees: blocks given back, by all.
-   Both only hints: the state words are the truth. */
-typedef struct span_shm {
-    uint32_t size, blocks;
-    uint32_t data; /* bytes from the head to the first block */
-    uint32_t inverse; /* 2^32 / size, rounded up: divides offsets */
-    _Atomic uint32_t allocs;
-    uint32_t pad[11];
-    _Atomic uint32_t frees;
-    uint32_t pad2[15];
-    _Atomic uint32_t state[];
-} span_shm;
-_Static_assert(sizeof(span_shm) == 128, "two lines");
-_Static_assert(offsetof(span_shm, state) == 128, "two lines before states");
-
-/* Steps of at most 25 %; up to 8 KiB in spans of one unit, beyond in four. */
-static const uint16_t class_size[] = {
-    64,   128,  192,  256,  320,  384,  448,  512,   640,   768,   896,  1024,
-    1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120,  6400,  8064,  10240,
-    12288, 16256, 21760, 32640};
 enum {
-    CLASSES = sizeof class_size / sizeof class_size[0],
-    FIRST_WIDE = 22, /* classes from here have spans of four units */
-    WIDE = 4,
     LOOK = 8,        /* spans looked at before a new one is asked for */
     EMPTY_SPANS = 16,  /* empty spans that make me tidy up */
     SPARE_UNITS = 2048 /* backed free units kept: 128 MiB */
 };
-_Static_assert((int)CLASSES <= (int)MP_HEAP_CLASSES, "self has the lists");
 
 static unsigned class_of(size_t size) {
     if (size <= 512) return (unsigned)((size + 63) / 64) - (size > 0);
@@ -94,8 +30,16 @@ static uint64_t entry_at(uint64_t unit) {
     return atomic_load_explicit(&mp_me->unit[unit], memory_order_acquire);
 }
 
+static void *unit_at(uint64_t unit) {
+    return mp_me->base + (unit << MP_UNIT_SHIFT);
+}
+
 static span_shm *span_at(uint64_t unit) {
-    return (span_shm *)(void *)(mp_me->base + (unit << MP_UNIT_SHIFT));
+#ifdef MP_POISONS
+    /* When this process last saw it, it was something else perhaps. */
+    mp_unpoison(unit_at(unit), span_shapes[E_CLASS(entry_at(unit))].data);
+#endif
+    return unit_at(unit);
 }
 
 /* ---- runs of units, under super->heap ------------------------------- */
@@ -173,6 +117,7 @@ static uint64_t take_run(uint64_t n, uint64_t entry, bool *backed) {
 static void put_run(uint64_t unit, uint64_t e) {
     mp_super_shm *super = mp_me->super;
     uint64_t n = E_N(e), spare = atomic_load(&super->spare);
+    mp_poison(unit_at(unit), n << MP_UNIT_SHIFT);
     bool keep = (e & E_BACKED) && spare + n <= SPARE_UNITS;
     /* Nobody has the run but us, so the system call under the lock is only
        slow; and it happens once per 128 MiB given back. */
@@ -212,22 +157,38 @@ static uint64_t new_run(uint64_t n, uint64_t entry) {
 
 /* ---- spans ---------------------------------------------------------- */
 
+/* A number for each life of a run, that does not come again for long. */
+static uint32_t next_life(void) {
+    uint64_t n = atomic_fetch_add_explicit(&mp_me->super->lives, 1,
+                                           memory_order_relaxed);
+    return (uint32_t)(n * 0x9e37 & 0xffff); /* far from those before it */
+}
+
+/* A block's first generation: it goes on where the last life as a span left
+   it, so that an old ref stays stale. Memory that was something else since,
+   or is new, does not tell, and an old ref might well be near 0. */
+static uint32_t first_state(uint32_t found, uint32_t life) {
+    bool left = found != 0 && found == STATE(S_FREE, 0, 0, STATE_GEN(found));
+    return STATE(S_FREE, 0, 0, left ? STATE_GEN(found) + 1 : life);
+}
+
 static void shape_span(span_shm *span, unsigned class) {
-    uint32_t units = class >= FIRST_WIDE ? WIDE : 1;
-    uint32_t bytes = units << MP_UNIT_SHIFT;
-    uint32_t size = class_size[class];
-    uint32_t blocks = (bytes - (uint32_t)sizeof *span) / (size + 4);
-    uint32_t head = (uint32_t)sizeof *span + blocks * 4;
-    span->size = size;
-    span->data = (head + 63) & ~63U;
-    span->blocks = (bytes - span->data) / size;
-    span->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
+    span_shape shape = shape_of(class);
+    uint32_t life = next_life();
+    span->size = shape.size;
+    span->data = shape.data;
+    span->blocks = shape.blocks;
+    span->inverse = shape.inverse;
     atomic_store(&span->allocs, 0);
     atomic_store(&span->frees, 0);
-    /* Generations go on where the memory's last life left them, so that an
-       old ref stays stale; any bits will do, but none may be in use. */
-    for (uint32_t i = 0; i < span->blocks; i++)
-        span->state[i] = STATE(S_FREE, 0, 0, STATE_GEN(span->state[i]) + 1);
+    for (uint32_t i = 0; i < shape.blocks; i++) {
+        uint32_t found =
+            atomic_load_explicit(&span->state[i], memory_order_relaxed);
+        atomic_store_explicit(&span->state[i], first_state(found, life),
+                              memory_order_relaxed);
+    }
+    mp_poison((unsigned char *)span + shape.data,
+              (size_t)shape.blocks * shape.size);
 }
 
 static bool remember_span(mp_spans *mine, uint64_t unit) {
@@ -244,14 +205,16 @@ static bool remember_span(mp_spans *mine, uint64_t unit) {
     return true;
 }
 
-/* Counts again what a dead owner or freer may have left wrong. */
+/* Counts again what a dead owner or freer may have left wrong. Acquire pairs
+   with free_block: a span without blocks may go back, and what the freers
+   did in it has then been before. */
 static uint32_t recount(span_shm *span) {
     uint32_t used = 0;
     /* First, so that a free meanwhile counts twice rather than never. */
     atomic_store(&span->frees, 0);
     for (uint32_t i = 0; i < span->blocks; i++)
         used += STATE_KIND(atomic_load_explicit(
-                    &span->state[i], memory_order_relaxed)) != S_FREE;
+                    &span->state[i], memory_order_acquire)) != S_FREE;
     atomic_store(&span->allocs, used);
     return used;
 }
@@ -286,7 +249,7 @@ static uint64_t adopt(unsigned class) {
 /* A run becomes a span only when its head is in order: a reaper must never
    meet one that is not. */
 static uint64_t new_span(unsigned class) {
-    uint64_t n = class >= FIRST_WIDE ? WIDE : 1;
+    uint64_t n = span_shapes[class].units;
     uint64_t mine = E_WITH_OWNER(mp_me->index);
     uint64_t unit = new_run(n, ENTRY(K_OWNED, 0) | mine);
     if (!unit) return 0;
@@ -366,8 +329,9 @@ static mp_ref take_block(mp_spans *mine, uint64_t unit, span_shm *span) {
             atomic_load_explicit(&span->allocs, memory_order_relaxed) + 1,
             memory_order_relaxed);
         mine->cursor = i + 1;
-        return (mp_ref)gen << 48 | ((unit << MP_UNIT_SHIFT) + span->data +
-                                    (uint64_t)i * span->size);
+        uint64_t in = span->data + (uint64_t)i * span->size;
+        mp_unpoison((unsigned char *)span + in, span->size);
+        return (mp_ref)gen << 48 | ((unit << MP_UNIT_SHIFT) + in);
     }
     mine->cursor = span->blocks;
     /* Full, whatever the counters promised. */
@@ -378,13 +342,12 @@ static mp_ref take_block(mp_spans *mine, uint64_t unit, span_shm *span) {
 static mp_ref alloc_run(size_t size) {
     uint64_t n = (size + MP_UNIT - 1) >> MP_UNIT_SHIFT;
     if (n > mp_me->super->reserved >> MP_UNIT_SHIFT) return 0;
-    /* A generation need only differ from that of the last runs that began
-       in the same unit. */
-    static _Thread_local uint32_t count;
-    uint32_t gen = (mp_me->index * 0x9e37U + ++count) & 0xffff;
+    uint32_t gen = next_life();
     uint64_t unit = new_run(n, ENTRY(K_OWNED, 0) | E_WITH_GEN(gen) |
                                    E_WITH_OWNER(mp_me->index));
-    return unit ? (mp_ref)gen << 48 | unit << MP_UNIT_SHIFT : 0;
+    if (!unit) return 0;
+    mp_unpoison(unit_at(unit), n << MP_UNIT_SHIFT);
+    return (mp_ref)gen << 48 | unit << MP_UNIT_SHIFT;
 }
 
 mp_ref mp_alloc(size_t size) {
@@ -422,10 +385,11 @@ static bool find_place(mp_ref ref, place *p) {
         return (E_KIND(e) == K_OWNED || E_KIND(e) == K_PUBLISHED) &&
                E_GEN(e) == MP_REF_GEN(ref);
     p->span = span_at(unit);
+    const span_shape *shape = &span_shapes[E_CLASS(e)];
     uint64_t in = offset - (unit << MP_UNIT_SHIFT);
-    if (in < p->span->data) return false;
-    uint64_t i = ((in - p->span->data) * p->span->inverse) >> 32;
-    if (i >= p->span->blocks) return false;
+    if (in < shape->data) return false;
+    uint64_t i = ((in - shape->data) * shape->inverse) >> 32;
+    if (i >= shape->blocks) return false;
     p->word = &p->span->state[i];
     uint32_t s = atomic_load_explicit(p->word, memory_order_acquire);
     return STATE_KIND(s) != S_FREE && STATE_GEN(s) == MP_REF_GEN(ref);
@@ -463,18 +427,31 @@ static void note_empty(unsigned class) {
     trim(&mp_me->spans[class]);
 }
 
+static void poison_block(const place *p) {
+    const span_shape *shape = &span_shapes[E_CLASS(p->entry)];
+    size_t i = (size_t)(p->word - p->span->state);
+    mp_poison((unsigned char *)p->span + shape->data + i * shape->size,
+              shape->size);
+}
+
+/* The free is counted while the block still keeps the span where it is: as
+   soon as it is free, the owner may give the span back, and its memory is
+   anybody's. (The counters are hints; should it die between the two, or be
+   too late, a recount puts them right.) */
 static bool free_block(place *p, uint32_t gen) {
     uint32_t s = atomic_load_explicit(p->word, memory_order_relaxed);
-    if (STATE_KIND(s) == S_FREE || STATE_GEN(s) != gen ||
-        !atomic_compare_exchange_strong_explicit(
+    if (STATE_KIND(s) == S_FREE || STATE_GEN(s) != gen) return false;
+    bool mine = E_OWNER(p->entry) == mp_me->index;
+    poison_block(p);
+    uint32_t frees = 1 + atomic_fetch_add_explicit(&p->span->frees, 1,
+                                                   memory_order_relaxed);
+    /* Release pairs with recount, and with the next owner's take_block. */
+    if (!atomic_compare_exchange_strong_explicit(
             p->word, &s, STATE(S_FREE, 0, 0, gen), memory_order_acq_rel,
             memory_order_relaxed))
         return false;
-    uint32_t frees = 1 + atomic_fetch_add_explicit(&p->span->frees, 1,
-                                                   memory_order_relaxed);
-    if (frees == atomic_load_explicit(&p->span->allocs,
-                                      memory_order_relaxed) &&
-        E_OWNER(p->entry) == mp_me->index)
+    if (mine && frees == atomic_load_explicit(&p->span->allocs,
+                                              memory_order_relaxed))
         note_empty(E_CLASS(p->entry));
     return true;
 }
@@ -502,7 +479,8 @@ bool mp_free(mp_ref block) {
 size_t mp_block_size(mp_ref block) {
     place p;
     if (!block || !find_place(block, &p)) return 0;
-    return p.word ? p.span->size : (size_t)(E_N(p.entry) << MP_UNIT_SHIFT);
+    return p.word ? span_shapes[E_CLASS(p.entry)].size
+                  : (size_t)(E_N(p.entry) << MP_UNIT_SHIFT);
 }
 
 /* ---- the whole heap ------------------------------------------------- */

@@ -5,7 +5,9 @@
    any -> 0           the owner; with WAITERS it wakes one
    A waiter that was woken acquires with WAITERS set, since there may be
    others (Drepper, "Futexes are tricky", mutex 2). If it is killed before it
-   runs, the others find out when their slice ends. */
+   runs, the others find out when their slice ends; which is a short one,
+   because nobody who runs holds such a lock for so long (unless who waits
+   here has waited for long before, as sync/wait.h has it). */
 #include "mem/mutex.h"
 
 #include "mem/slot.h"
@@ -45,9 +47,10 @@ static bool take_or_sleep(mp_mutex_shm *mutex, uint32_t word) {
             &mutex->word, &word, word | MP_WAITERS, memory_order_relaxed,
             memory_order_relaxed))
         return false;
+    int64_t slice = mp_me->first_slice_ns ? mp_me->first_slice_ns
+                                          : MP_SLICE_FIRST_NS;
     mp_futex_wait2(&mutex->word, word | MP_WAITERS, owner.life,
-                   owner.life_word,
-                   mp_deadline_slice(MP_FOREVER, MP_SLICE_NS));
+                   owner.life_word, mp_deadline_slice(MP_FOREVER, slice));
     return false;
 }
 

@@ -1,14 +1,4 @@
-/* An entry is one line; entries are never given back, so a handle can always
-   be looked at.
-
-     head   state 2 | type 8 << 8 | gen << 32
-     refs   holders
-     block  the object's block (PUBLISHED)
-     link   next free entry, or next in a participant's list of the dying
-   head, refs and link change by records under `lock`; the free list under
-   super->table.
-
-   dying: a participant's last detach moves the object into the participant's
+/* dying: a participant's last detach moves the object into the participant's
    own list, in the record that takes `refs` to 0; destroying works on the
    list's head until it is done, and may push others in front of it. So
    nothing recurses, and a reaper goes on where the dead one stopped. */
@@ -20,37 +10,19 @@
 
 #include "mem/heap.h"
 #include "mem/mutex.h"
+#include "mem/object_shm.h"
 #include "mem/slot.h"
 #include "mem/txn.h"
-
-typedef struct entry_shm {
-    mp_mutex_shm lock;
-    uint32_t pad;
-    _Atomic uint64_t head, refs, block, link;
-    uint64_t pad2[3];
-} entry_shm;
-_Static_assert(sizeof(entry_shm) == 64, "an entry is a line");
-_Static_assert(sizeof(mp_message_shm) == 16, "a message's head");
-
-enum { FREE, LIVE, DYING };
-enum {
-    PER_SEGMENT = 1024,
-    PER_PAGE = 32768,
-    MOST = MP_SEGMENTS * PER_SEGMENT
-};
-_Static_assert(MOST == MP_LEDGER_PAGES * PER_PAGE, "ledger covers the table");
-
-#define HEAD(state, type, gen)                                              \
-    ((uint64_t)(state) | (uint64_t)(type) << 8 | (uint64_t)(gen) << 32)
-#define HEAD_STATE(h) ((unsigned)((h) & 3))
-#define HEAD_TYPE(h) ((int)((h) >> 8 & 0xff))
-#define HEAD_GEN(h) ((uint32_t)((h) >> 32))
 
 /* What upper floors declared; written before use, always the same. */
 static const mp_object_ops *types[MP_TYPES];
 
 void mp_object_declare(int type, const mp_object_ops *ops) {
     types[type] = ops;
+}
+
+const mp_object_ops *mp_object_ops_of(int type) {
+    return type > 0 && type < MP_TYPES ? types[type] : NULL;
 }
 
 static entry_shm *entry_of(uint32_t id) {
@@ -257,9 +229,10 @@ int mp_object_create(int type, mp_ref block, uint32_t *id_out,
     uint32_t gen = HEAD_GEN(load(&e->head));
     mp_txn txn = mp_txn_begin();
     mp_txn_set64(&txn, &super->free_entry, load(&e->link));
-    mp_txn_set64(&txn, &e->head, HEAD(LIVE, type, gen));
     mp_txn_set64(&txn, &e->refs, 1);
     mp_txn_set64(&txn, &e->block, block);
+    /* Behind the others: who sees it LIVE sees all of it (lock_live). */
+    mp_txn_set64(&txn, &e->head, HEAD(LIVE, type, gen));
     mp_txn_set64(&txn, word, load(word) | BIT(id));
     mp_txn_set64(&txn, &mp_me->slot->hands[hand].block, 0);
     mp_txn_commit(&txn);
@@ -272,19 +245,28 @@ int mp_object_create(int type, mp_ref block, uint32_t *id_out,
 
 /* ---- holders -------------------------------------------------------- */
 
+/* Is there such an entry? Acquire pairs with add_entry's record: then its
+   segment is there, too. */
+static bool is_entry(uint32_t id) {
+    return id > 0 && id < atomic_load_explicit(&mp_me->super->entries,
+                                               memory_order_acquire);
+}
+
 /* The entry, locked, if {id, gen} is alive; else NULL. */
 static entry_shm *lock_live(uint32_t id, uint32_t gen) {
-    if (id == 0 || id >= load(&mp_me->super->entries)) return NULL;
+    if (!is_entry(id)) return NULL;
     entry_shm *e = entry_of(id);
     mp_mutex_lock(&e->lock);
-    uint64_t head = load(&e->head);
+    /* Acquire pairs with mp_object_create's record, which is not made under
+       this lock: the handle may have come as a plain number does. */
+    uint64_t head = atomic_load_explicit(&e->head, memory_order_acquire);
     if (HEAD_STATE(head) == LIVE && HEAD_GEN(head) == gen) return e;
     mp_mutex_unlock(&e->lock);
     return NULL;
 }
 
 static int first_use(uint32_t id, uint32_t gen) {
-    if (id == 0 || id >= load(&mp_me->super->entries)) return -ENOENT;
+    if (!is_entry(id)) return -ENOENT;
     if (!room_for_count(id)) return -ENOMEM;
     _Atomic uint64_t *word = ledger_word_made(mp_me->slot, id);
     if (!word) return -ENOMEM;
@@ -474,8 +456,8 @@ void mp_object_reap(uint32_t index, uint32_t tag, bool call_death) {
 }
 
 uint32_t mp_object_count(void) {
-    uint32_t n = 0, entries = (uint32_t)load(&mp_me->super->entries);
-    for (uint32_t id = 1; id < entries; id++)
+    uint32_t n = 0;
+    for (uint32_t id = 1; is_entry(id); id++)
         n += HEAD_STATE(load(&entry_of(id)->head)) == LIVE;
     return n;
 }

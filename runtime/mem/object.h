@@ -29,15 +29,20 @@ enum {
     MP_TYPES
 };
 
-/* What upper floors know about a type. Both callbacks get the object's
-   block; they may be called again after a death in the middle and must then
-   finish the work. They never run under an internal lock.
+struct mp_check;
+
+/* What upper floors know about a type. The callbacks get the object's block.
+   destroy and on_death may be called again after a death in the middle and
+   must then finish the work. They never run under an internal lock.
    destroy   frees what the block refers to (not the block); NULL: nothing.
-   on_death  a participant that held the object died; NULL: nothing. */
+   on_death  a participant that held the object died; NULL: nothing.
+   check     says what is wrong with it, and which blocks and objects it
+             refers to (mem/check.h); NULL: all is well, and none. */
 typedef struct mp_object_ops {
     const char *name;
     void (*destroy)(void *object);
     void (*on_death)(void *object, uint32_t dead_tag);
+    void (*check)(struct mp_check *c, const void *object);
 } mp_object_ops;
 
 /* Declares a type; called by each noun's open function, any number of times

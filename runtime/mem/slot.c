@@ -73,7 +73,8 @@ void mp_slot_release(uint32_t index) {
 int mp_slot_claim(mp_self *self, uint32_t index) {
     uint32_t parent = self->tag; /* 0: nobody, the first of a family */
     self->index = index;
-    self->slot = (mp_slot_shm *)(void *)(self->base + 65536) + index;
+    self->slot =
+        (mp_slot_shm *)(void *)(self->base + MP_SUPER_SIZE) + index;
     self->tag = mp_tag_of(index, atomic_load(&self->slot->gen));
     /* A child that is late finds that its slot was given back, and perhaps
        to another: it must not write its life over the other's, which the

@@ -10,8 +10,11 @@
 #include "base/deadline.h"
 #include "mem/arena.h"
 
-/* No sleep is longer than this without a look around. */
-enum { MP_SLICE_NS = 100000000 };
+/* No sleep is longer than a slice without a look around. The first slices
+   of a wait are short, since a death that nobody else notices harms those
+   most who have just begun to wait; each is twice as long as the one
+   before. */
+enum { MP_SLICE_NS = 100000000, MP_SLICE_FIRST_NS = 2000000 };
 
 static inline uint32_t mp_tag_of(uint32_t index, uint32_t gen) {
     return (gen & 0x1ffffU) << 12 | index;

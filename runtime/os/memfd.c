@@ -1,14 +1,18 @@
 #include "os/memfd.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "os/child.h"
 #include "os/fd.h"
 
 #ifndef MFD_NOEXEC_SEAL
@@ -33,7 +37,9 @@ static int reserve(int fd, size_t most, size_t least, unsigned char **base,
             *reserved = size;
             return 0;
         }
-        if (errno != ENOMEM && errno != EOVERFLOW) return -errno;
+        /* EINVAL is what emulators say of more than they have. */
+        if (errno != ENOMEM && errno != EOVERFLOW && errno != EINVAL)
+            return -errno;
     }
     return -ENOMEM;
 }
@@ -69,6 +75,13 @@ int mp_memfd_grow(int fd, size_t size) {
     if (r < 0) return r;
     while (ftruncate(fd, (off_t)size) < 0)
         if (errno != EINTR) return -errno;
+    return 0;
+}
+
+int mp_memfd_size(int fd, size_t *size) {
+    struct stat about;
+    if (fstat(fd, &about) < 0) return -errno;
+    *size = (size_t)about.st_size;
     return 0;
 }
 
@@ -110,4 +123,62 @@ int mp_memfd_punch(int fd, size_t offset, size_t size) {
                      (off_t)offset, (off_t)size) < 0)
         if (errno != EINTR) return -errno;
     return 0;
+}
+
+/* ---- another process's region --------------------------------------- */
+
+#define NAME "/memfd:mplua (deleted)" /* as the kernel tells it */
+
+/* The file behind a descriptor if it is such a region; -ENOENT. */
+static int open_region(const char *path, uint64_t magic) {
+    char name[sizeof NAME];
+    uint64_t begin = 0;
+    ssize_t n = readlink(path, name, sizeof name);
+    if (n != (ssize_t)sizeof NAME - 1 || memcmp(name, NAME, (size_t)n) != 0)
+        return -ENOENT;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return errno == ENOENT ? -ENOENT : -errno;
+    if (pread(fd, &begin, sizeof begin, 0) == sizeof begin && begin == magic)
+        return fd;
+    close(fd);
+    return -ENOENT;
+}
+
+static int find_region(pid_t pid, uint64_t magic) {
+    char path[300];
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    DIR *dir = opendir(path);
+    if (!dir) return errno == ENOENT ? -ESRCH : -errno;
+    int fd = -ENOENT;
+    for (struct dirent *e; fd == -ENOENT && (e = readdir(dir));) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%s", (int)pid, e->d_name);
+        fd = open_region(path, magic);
+    }
+    closedir(dir);
+    return fd == -ENOENT && mp_child_gone(pid) ? -ESRCH : fd;
+}
+
+int mp_memfd_look(pid_t pid, uint64_t magic, mp_memfd_view *view) {
+    size_t size, mapped = (size_t)1 << 40;
+    int fd = find_region(pid, magic);
+    int r = fd < 0 ? fd : mp_memfd_size(fd, &size);
+    if (fd < 0) return r;
+    while (r == 0) {
+        if (mapped < size) mapped = size;
+        void *p = mmap(NULL, mapped, PROT_READ, MAP_SHARED | MAP_NORESERVE,
+                       fd, 0);
+        if (p != MAP_FAILED) {
+            *view = (mp_memfd_view){fd, p, mapped};
+            return 0;
+        }
+        if (mapped == size) r = -errno;
+        mapped /= 4;
+    }
+    close(fd);
+    return r;
+}
+
+void mp_memfd_look_away(mp_memfd_view *view) {
+    munmap((void *)(uintptr_t)view->base, view->mapped);
+    close(view->fd);
 }

@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Creates the file and reserves as much address space as it gets, from
    `most` down to `least` bytes by factors of 4. Pages come with mp_memfd_back.
@@ -20,11 +21,28 @@ int mp_memfd_create(size_t most, size_t least, int *fd, unsigned char **base,
 /* Sets the file's size; it never shrinks. */
 int mp_memfd_grow(int fd, size_t size);
 
+/* The file's size. */
+int mp_memfd_size(int fd, size_t *size);
+
 /* Gives [offset, offset + size) real, zeroed memory, or fails with -ENOMEM:
    after it no touch of the range can raise SIGBUS. */
 int mp_memfd_back(int fd, size_t offset, size_t size);
 
 /* Gives the memory of the range back; it reads as zeros afterwards. */
 int mp_memfd_punch(int fd, size_t offset, size_t size);
+
+/* Another process's region, by its descriptors: the file with our name that
+   begins with `magic`. It is mapped to be read, with room for its growth as
+   far as there is address space.
+   -ESRCH no such process, -EACCES not ours to look at, -ENOENT it has no
+   such file. */
+typedef struct mp_memfd_view {
+    int fd;
+    const unsigned char *base;
+    size_t mapped;
+} mp_memfd_view;
+
+int mp_memfd_look(pid_t pid, uint64_t magic, mp_memfd_view *view);
+void mp_memfd_look_away(mp_memfd_view *view);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "mem/check.h"
 #include "mem/object.h"
 #include "mem/slot.h"
 #include "os/cpu.h"
@@ -167,8 +168,8 @@ int mp_barrier_wait(mp_barrier_shm *barrier, mp_ref node,
         if (state_of(node) != MP_WAITER_WAITING) break;
         int r = mp_wait_sleep(&barrier->wait, seen, deadline);
         if (r != -EINTR) continue;
-        /* Nobody came in a whole slice, and somebody never will. */
-        if (load(&barrier->lost) && too_few(barrier, 0))
+        /* Nobody came for so long, and somebody never will. */
+        if (mp_wait_is_long() && load(&barrier->lost) && too_few(barrier, 0))
             mp_barrier_fail(barrier, node);
         return r;
     }
@@ -222,7 +223,7 @@ static void on_death(void *object, uint32_t dead_tag) {
     /* Last: should this reaper die, the next one must know it, too. */
     atomic_fetch_and_explicit(known, ~bit, memory_order_relaxed);
     unlock(barrier);
-    mp_wait_notify(&barrier->wait, INT_MAX);
+    mp_wait_notify_late(&barrier->wait);
 }
 
 static void destroy(void *object) {
@@ -232,8 +233,48 @@ static void destroy(void *object) {
     if (action) mp_free(action); /* twice after a death: stale, no harm */
 }
 
-static const mp_object_ops ops = {
-    .name = "Barrier", .destroy = destroy, .on_death = on_death};
+static void check_word(mp_check *c, const char *name, uint32_t value,
+                       uint32_t most) {
+    if (value > most)
+        mp_check_report(c, "%s is %u, expected at most %u", name, value,
+                        most);
+}
+
+static void check_words(mp_check *c, const mp_barrier_shm *barrier) {
+    uint32_t maker = mp_check_u32(c, &barrier->maker);
+    check_word(c, "broken", mp_check_u32(c, &barrier->broken), 1);
+    check_word(c, "lost", mp_check_u32(c, &barrier->lost), 1);
+    /* Left over by a dead one, it is done by the next who comes. */
+    check_word(c, "pending", mp_check_u32(c, &barrier->pending),
+               mp_check_quiet(c) ? 0 : BREAK);
+    if (barrier->id != mp_check_id(c))
+        mp_check_report(c, "id is %u, expected %u", barrier->id,
+                        mp_check_id(c));
+    if (maker && mp_check_tag(c, maker) == MP_TAG_FALSE)
+        mp_check_report(c, "maker is 0x%x, which nobody ever was", maker);
+}
+
+static void check(mp_check *c, const void *object) {
+    const mp_barrier_shm *barrier = object;
+    if (!mp_check_size(c, sizeof *barrier)) return;
+    mp_ref action = mp_check_u64(c, &barrier->action);
+    if (action) mp_check_block(c, action, sizeof(mp_message_shm), "action");
+    check_words(c, barrier);
+    bool decided = mp_check_u32(c, &barrier->pending) != 0;
+    int64_t n =
+        mp_waiters_check(c, &barrier->waiters, BROKEN, !decided);
+    uint32_t count = mp_check_u32(c, &barrier->count);
+    if (n >= 0 && !decided && count != n)
+        mp_check_report(c, "count is %u, expected %jd: so many wait", count,
+                        (intmax_t)n);
+    check_word(c, "count", count,
+               mp_check_u32(c, &barrier->broken) ? 0 : barrier->parties);
+}
+
+static const mp_object_ops ops = {.name = "Barrier",
+                                  .destroy = destroy,
+                                  .on_death = on_death,
+                                  .check = check};
 
 void mp_barrier_open(void) {
     mp_object_declare(MP_TYPE_BARRIER, &ops);

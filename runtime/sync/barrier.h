@@ -11,8 +11,8 @@
      of another holder, likewise, when somebody waits and those that are left
      are too few for the round (the maker counts when it has ever waited);
      when nobody waits, those who come later break it if they are too few
-     then, and have waited for a slice. (A child that is killed before it
-     became a participant is not noticed.)
+     then, and have waited for some tenths of a second. (A child that is
+     killed before it became a participant is not noticed.)
 
    A wait has stages, so that the caller's interpreter can run between them:
        mp_barrier_arrive      1: I am the last: act, then mp_barrier_trip

@@ -7,6 +7,7 @@
    exactly those it is for. */
 #include "sync/cond.h"
 
+#include "mem/check.h"
 #include "mem/object.h"
 #include "mem/slot.h"
 #include "os/futex.h"
@@ -103,12 +104,10 @@ int mp_cond_wait_sleep(mp_cond_wait *wait, mp_deadline deadline) {
     for (;;) {
         if (state_of(wait->node) == NOTIFIED) return 0;
         if (mp_deadline_passed(deadline)) return -ETIMEDOUT;
-        mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
-        int r = mp_futex_wait(state, MP_WAITER_WAITING, slice);
-        if (state_of(wait->node) == NOTIFIED) return 0;
-        if (r == -ETIMEDOUT && slice.ns != deadline.ns)
-            return mp_wait_slice_over();
-        if (r < 0 && r != -EAGAIN) return r;
+        mp_deadline slice = mp_wait_slice(state, MP_WAITER_WAITING, deadline);
+        int r = mp_wait_slept(mp_futex_wait(state, MP_WAITER_WAITING, slice),
+                              slice, deadline);
+        if (r < 0 && state_of(wait->node) != NOTIFIED) return r;
     }
 }
 
@@ -211,8 +210,36 @@ static void destroy(void *object) {
     mp_object_unhold(&cond->lock_id);
 }
 
-static const mp_object_ops ops = {
-    .name = "Condition", .destroy = destroy, .on_death = on_death};
+/* Its own lock, or one within another object's block. */
+static void check_lock(mp_check *c, const mp_cond_shm *cond) {
+    uint64_t at = mp_check_offset(c, &cond->own), end = at;
+    uint64_t lock_at = mp_check_u64(c, &cond->lock_at);
+    uint32_t id = mp_check_u32(c, &cond->lock_id);
+    uint32_t recursive = mp_check_u32(c, &cond->recursive);
+    if (id) {
+        if (!mp_check_hold(c, id, "lock", &at, &end)) return;
+        end += at - sizeof(mp_lock_shm);
+    }
+    if (lock_at < at || lock_at > end || lock_at % 4 != 0)
+        mp_check_report(c, "its lock is at 0x%jx, expected 0x%jx to 0x%jx",
+                        (uintmax_t)lock_at, (uintmax_t)at, (uintmax_t)end);
+    if (recursive > 1 || (!id && !recursive))
+        mp_check_report(c, "recursive is %u, expected %s", recursive,
+                        id ? "0 or 1" : "1");
+    mp_rlock_check(c, &cond->own);
+}
+
+static void check(mp_check *c, const void *object) {
+    const mp_cond_shm *cond = object;
+    if (!mp_check_size(c, sizeof *cond)) return;
+    check_lock(c, cond);
+    mp_waiters_check(c, &cond->waiters, NOTIFIED, false);
+}
+
+static const mp_object_ops ops = {.name = "Condition",
+                                  .destroy = destroy,
+                                  .on_death = on_death,
+                                  .check = check};
 
 void mp_cond_open(void) {
     mp_object_declare(MP_TYPE_CONDITION, &ops);

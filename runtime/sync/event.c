@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "mem/check.h"
 #include "mem/slot.h"
 #include "os/cpu.h"
 #include "os/futex.h"
@@ -55,11 +56,9 @@ static int sleep_on(mp_event_shm *event, uint32_t word,
             &event->word, &word, word | SLEEPERS, memory_order_relaxed,
             memory_order_relaxed))
         return 0;
-    mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
+    mp_deadline slice = mp_wait_slice(event, word | SLEEPERS, deadline);
     int r = mp_futex_wait(&event->word, word | SLEEPERS, slice);
-    if (r == -ETIMEDOUT)
-        return slice.ns == deadline.ns ? r : mp_wait_slice_over();
-    return r == -EAGAIN ? 0 : r;
+    return mp_wait_slept(r, slice, deadline);
 }
 
 int mp_event_wait(mp_event_shm *event, uint32_t sets, mp_deadline deadline) {
@@ -82,7 +81,19 @@ static void on_death(void *object, uint32_t dead_tag) {
     mp_futex_wake(&event->word, INT_MAX);
 }
 
-static const mp_object_ops ops = {.name = "Event", .on_death = on_death};
+/* Who sets it takes the sleepers' bit away, and nobody sleeps while it is
+   set. */
+static void check(mp_check *c, const void *object) {
+    const mp_event_shm *event = object;
+    if (!mp_check_size(c, sizeof *event)) return;
+    uint32_t word = mp_check_u32(c, &event->word);
+    if ((word & SET) && (word & SLEEPERS))
+        mp_check_report(c, "its word is 0x%x: set, and with sleepers, "
+                           "expected either", word);
+}
+
+static const mp_object_ops ops = {
+    .name = "Event", .on_death = on_death, .check = check};
 
 void mp_event_open(void) {
     mp_object_declare(MP_TYPE_EVENT, &ops);

@@ -13,6 +13,7 @@
 #include "sync/lock.h"
 
 #include "mem/object.h"
+#include "mem/check.h"
 #include "mem/reap.h"
 #include "mem/slot.h"
 #include "os/cpu.h"
@@ -51,12 +52,10 @@ static int sleep_on(mp_lock_shm *lock, uint32_t word, const mp_owner *owner,
             &lock->word, &word, word | MP_WAITERS, memory_order_relaxed,
             memory_order_relaxed))
         return 0;
-    mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
+    mp_deadline slice = mp_wait_slice(lock, word | MP_WAITERS, deadline);
     int r = mp_futex_wait2(&lock->word, word | MP_WAITERS, owner->life,
                            owner->life_word, slice);
-    if (r == -ETIMEDOUT)
-        return slice.ns == deadline.ns ? r : mp_wait_slice_over();
-    return r == -EAGAIN ? 0 : r;
+    return mp_wait_slept(r, slice, deadline);
 }
 
 /* One look; 0: held now, -EAGAIN: look again. */
@@ -116,15 +115,53 @@ void mp_lock_bury(mp_lock_shm *lock, uint32_t dead_tag) {
     mp_lock_wake(lock);
 }
 
+/* ---- checking ------------------------------------------------------- */
+
+/* Whom the word names, if its bits are in order; else MP_TAG_FALSE. */
+static int check_word(mp_check *c, const mp_lock_shm *lock) {
+    uint32_t word = mp_check_u32(c, &lock->word), tag = word & MP_TAG_MASK;
+    bool left = word & MP_LOCK_LEFT;
+    bool known = !(word & ~(MP_TAG_MASK | MP_LOCK_LEFT | MP_WAITERS));
+    int is = tag ? mp_check_tag(c, tag) : MP_TAG_GONE;
+    if (known && is != MP_TAG_FALSE && !(left && tag) &&
+        (tag || left || word == 0))
+        return is;
+    mp_check_report(c, "its lock's word is 0x%x, expected 0, LEFT, or the tag "
+                       "of a participant", word);
+    return MP_TAG_FALSE;
+}
+
+void mp_lock_check(mp_check *c, const mp_lock_shm *lock) {
+    check_word(c, lock);
+}
+
+/* The count is behind the word for a moment, and an array's entries leave it
+   alone (data/array.h). */
+void mp_rlock_check(mp_check *c, const mp_rlock_shm *rlock) {
+    if (check_word(c, &rlock->lock) == MP_TAG_ALIVE && mp_check_quiet(c) &&
+        mp_check_u32(c, &rlock->count) == 0)
+        mp_check_report(c, "its lock is held, but its count is 0, expected "
+                           "at least 1");
+}
+
 /* ---- locks of their own --------------------------------------------- */
 
 static void on_death(void *object, uint32_t dead_tag) {
     mp_lock_bury(object, dead_tag); /* also the head of an mp_rlock_shm */
 }
 
-static const mp_object_ops lock_ops = {.name = "Lock", .on_death = on_death};
-static const mp_object_ops rlock_ops = {.name = "RLock",
-                                        .on_death = on_death};
+static void check_lock(mp_check *c, const void *object) {
+    if (mp_check_size(c, sizeof(mp_lock_shm))) mp_lock_check(c, object);
+}
+
+static void check_rlock(mp_check *c, const void *object) {
+    if (mp_check_size(c, sizeof(mp_rlock_shm))) mp_rlock_check(c, object);
+}
+
+static const mp_object_ops lock_ops = {
+    .name = "Lock", .on_death = on_death, .check = check_lock};
+static const mp_object_ops rlock_ops = {
+    .name = "RLock", .on_death = on_death, .check = check_rlock};
 
 void mp_lock_open(void) {
     mp_object_declare(MP_TYPE_LOCK, &lock_ops);

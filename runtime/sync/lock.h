@@ -115,6 +115,12 @@ static inline int mp_rlock_release(mp_rlock_shm *rlock) {
     return mp_lock_release(&rlock->lock);
 }
 
+/* For the check of the object that contains it (mem/check.h). A tag of the
+   dead is no finding: who finds it takes the lock. */
+struct mp_check;
+void mp_lock_check(struct mp_check *c, const mp_lock_shm *lock);
+void mp_rlock_check(struct mp_check *c, const mp_rlock_shm *rlock);
+
 /* Declares the types MP_TYPE_LOCK and MP_TYPE_RLOCK. */
 void mp_lock_open(void);
 

@@ -11,6 +11,7 @@
 
 #include <limits.h>
 
+#include "mem/check.h"
 #include "mem/slot.h"
 #include "os/cpu.h"
 #include "os/futex.h"
@@ -47,11 +48,9 @@ static bool take_after_sleep(mp_sem_shm *sem, uint32_t word) {
 /* Sleeps until a release; as mp_wait_sleep. */
 static int sleep_on(mp_sem_shm *sem, uint32_t word, mp_deadline deadline) {
     if (word == 0 && !change(sem, 0, MP_WAITERS)) return 0;
-    mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
+    mp_deadline slice = mp_wait_slice(sem, MP_WAITERS, deadline);
     int r = mp_futex_wait(&sem->word, MP_WAITERS, slice);
-    if (r == -ETIMEDOUT)
-        return slice.ns == deadline.ns ? r : mp_wait_slice_over();
-    return r == -EAGAIN ? 0 : r;
+    return mp_wait_slept(r, slice, deadline);
 }
 
 int mp_sem_acquire_slow(mp_sem_shm *sem, mp_deadline deadline) {
@@ -82,8 +81,20 @@ static void on_death(void *object, uint32_t dead_tag) {
     mp_sem_wake(object, 1);
 }
 
-static const mp_object_ops ops = {.name = "Semaphore",
-                                  .on_death = on_death};
+static void check(mp_check *c, const void *object) {
+    const mp_sem_shm *sem = object;
+    if (!mp_check_size(c, sizeof *sem)) return;
+    uint32_t bound = mp_check_u32(c, &sem->bound);
+    uint32_t permits = mp_check_u32(c, &sem->word) & MP_SEM_MAX;
+    if (bound > MP_SEM_MAX)
+        mp_check_report(c, "its bound is %u, expected at most %u", bound,
+                        MP_SEM_MAX);
+    if (permits > bound)
+        mp_check_report(c, "%u permits, expected at most %u", permits, bound);
+}
+
+static const mp_object_ops ops = {
+    .name = "Semaphore", .on_death = on_death, .check = check};
 
 void mp_sem_open(void) {
     mp_object_declare(MP_TYPE_SEMAPHORE, &ops);

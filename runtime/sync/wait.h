@@ -5,10 +5,11 @@
    announced. So no wake is lost, and nobody pays a system call when nobody
    sleeps.
 
-   Invariant: a sleep never lasts longer than a slice (MP_SLICE_NS): then it
-   looks for the dead (mem/reap.h) and returns -EINTR as it does for a signal,
-   so that the caller's interpreter can run its hooks. A waiter or notifier
-   that dies therefore delays the others by a slice at most.
+   Invariant: a sleep never lasts longer than a slice: then it looks for the
+   dead (mem/reap.h) and returns -EINTR as it does for a signal, so that the
+   caller's interpreter can run its hooks. A waiter or notifier that dies
+   unnoticed therefore delays the others by a slice at most: 2 ms at first,
+   100 ms where they have waited for long (MP_SLICE_FIRST_NS, MP_SLICE_NS).
    Every blocking function of this floor and above follows this: -EINTR means
    "nothing happened, call again with the same deadline".
 
@@ -54,14 +55,28 @@ static inline void mp_wait_notify(mp_wait_shm *wait, int n) {
         mp_wait_notify_slow(wait, n);
 }
 
+/* For an on_death: wakes all, also those whom the dead one had taken on to
+   wake, so that the word does not speak of them any more. */
+static inline void mp_wait_notify_late(mp_wait_shm *wait) {
+    mp_wait_notify_slow(wait, INT_MAX);
+}
+
 /* For a waiter that was woken alone: others may still sleep, so the next
    notifier must look. */
 static inline void mp_wait_chain(mp_wait_shm *wait) {
     atomic_fetch_or_explicit(&wait->word, 1, memory_order_relaxed);
 }
 
-/* The end of a fruitless slice: looks for the dead and gives the other
-   processes a chance; returns -EINTR. */
-int mp_wait_slice_over(void);
+/* For whoever sleeps on a word of its own while it has `value`: when the
+   sleep is to end, ... */
+mp_deadline mp_wait_slice(const void *word, uint32_t value,
+                          mp_deadline deadline);
+
+/* ... and what its end means, by mp_futex_wait's result: 0 look again,
+   -ETIMEDOUT, -EINTR; after a slice in vain it looks for the dead. */
+int mp_wait_slept(int result, mp_deadline slice, mp_deadline deadline);
+
+/* Has this wait lasted for so long that its slices are the longest? */
+bool mp_wait_is_long(void);
 
 #endif

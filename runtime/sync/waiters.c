@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "mem/check.h"
 #include "mem/heap.h"
 #include "mem/slot.h"
 
@@ -75,4 +76,52 @@ void mp_waiters_destroy(mp_waiters_shm *list) {
         mp_mutex_unlock(&list->mutex);
         mp_waiter_free(&waiter);
     }
+}
+
+/* ---- checking ------------------------------------------------------- */
+
+static void check_node(mp_check *c, const mp_waiter_shm *node, mp_ref prev,
+                       uint32_t least, uint32_t most) {
+    uintmax_t back = mp_check_u64(c, &node->prev);
+    uint32_t state = mp_check_u32(c, &node->state);
+    int is = mp_check_tag(c, node->tag);
+    if (back != prev)
+        mp_check_report(c, "a waiter's prev is 0x%jx, expected 0x%jx", back,
+                        (uintmax_t)prev);
+    if (state < least || state > most)
+        mp_check_report(c, "a waiter's state is %u, expected %u to %u", state,
+                        least, most);
+    if (is == MP_TAG_FALSE || (is != MP_TAG_ALIVE && mp_check_quiet(c)))
+        mp_check_report(c, "a waiter's tag is 0x%x, expected a participant "
+                           "that lives", node->tag);
+}
+
+int64_t mp_waiters_check(mp_check *c, const mp_waiters_shm *list,
+                         uint32_t last, bool ranked) {
+    mp_ref waiting = mp_check_u64(c, &list->waiting), prev = 0;
+    int64_t n = 0;
+    bool waits = false;
+    mp_check_mutex(c, &list->mutex, "of waiters");
+    for (mp_ref ref = mp_check_u64(c, &list->head); ref;) {
+        const mp_waiter_shm *node =
+            mp_check_block(c, ref, sizeof *node, "waiter");
+        if (!node) return -1;
+        waits |= ref == waiting;
+        check_node(c, node, prev, waits ? MP_WAITER_WAITING : 1,
+                   waits ? MP_WAITER_WAITING : last);
+        if (waits && ranked && node->rank != n)
+            mp_check_report(c, "a waiter's rank is %u, expected %jd",
+                            node->rank, (intmax_t)n);
+        n += waits;
+        prev = ref;
+        ref = mp_check_u64(c, &node->next);
+    }
+    if (mp_check_u64(c, &list->tail) != prev)
+        mp_check_report(c, "the tail of its waiters is 0x%jx, expected 0x%jx",
+                        (uintmax_t)mp_check_u64(c, &list->tail),
+                        (uintmax_t)prev);
+    if (waiting && !waits)
+        mp_check_report(c, "the first that waits is 0x%jx, which is not in "
+                           "the list", (uintmax_t)waiting);
+    return n;
 }

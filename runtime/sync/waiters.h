@@ -68,6 +68,13 @@ mp_waiter mp_waiters_unlink(mp_waiters_shm *list, mp_ref ref, mp_txn *txn);
 /* Gives the first waiting one `state`, and returns its ref. There is one. */
 mp_ref mp_waiters_settle(mp_waiters_shm *list, uint32_t state, mp_txn *txn);
 
+/* For the check of the list's object (mem/check.h): settled nodes have
+   states from 1 to `last`. With `ranked`, those who wait have ranks from 0
+   on. Returns how many wait, or -1 when the list is not whole. */
+struct mp_check;
+int64_t mp_waiters_check(struct mp_check *c, const mp_waiters_shm *list,
+                         uint32_t last, bool ranked);
+
 /* Frees all nodes, of an object that nobody holds. Restartable. */
 void mp_waiters_destroy(mp_waiters_shm *list);
 

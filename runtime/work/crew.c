@@ -18,7 +18,8 @@
 #include "work/pool_shm.h"
 
 enum {
-    EARLY_DEATHS = 3,   /* per worker: before it was ready, in a row */
+    EARLY_DEATHS = 3,   /* per worker: before it was ready, in a row; ... */
+    EARLY_LEAST = 10,   /* ... in all: some may have been killed */
     POLL_MS = 1000,
     NO_PIDFD_POLL_MS = 5
 };
@@ -84,6 +85,12 @@ static bool wants_worker(crew *c) {
     }
 }
 
+/* Do workers die as they start, one after the other? */
+static bool is_hopeless(const crew *c) {
+    return c->early >= EARLY_LEAST &&
+           c->early >= EARLY_DEATHS * c->pool->workers;
+}
+
 static void give_up(crew *c) {
     mp_pool_break(c->pool);
     end_all(c);
@@ -99,9 +106,7 @@ static void bury(crew *c, uint32_t index) {
     c->alive--;
     c->early = early ? c->early + 1 : 0;
     if (!wants_worker(c)) return;
-    if (c->early >= EARLY_DEATHS * c->pool->workers ||
-        start_worker(c, index) < 0)
-        give_up(c);
+    if (is_hopeless(c) || start_worker(c, index) < 0) give_up(c);
 }
 
 /* Fills the poll set; the time to sleep in ms. */

@@ -31,7 +31,8 @@ mp_cell_shm *mp_job_out(const mp_job_shm *job, uint64_t i) {
     return cells_at(job->out) + (i & (job->window - 1));
 }
 
-/* Refs carry generations: freeing what its reader has freed does nothing. */
+/* What its reader has freed it has forgotten (mp_cell_forget); should it have
+   died between the two, the ref's generation tells. */
 static void free_cells(uint64_t offset, uint64_t n) {
     if (!offset) return;
     mp_cell_shm *cells = cells_at(offset);
@@ -492,7 +493,7 @@ void mp_worker_result(const mp_job_shm *job, uint64_t i, unsigned tag,
         hand = mp_hand_take(value, &cell->mark, mark);
         mp_publish(value);
     }
-    mp_cell_store(cell, i, tag, value);
+    mp_cell_result(cell, i, tag, value);
     if (hand >= 0) mp_hand_drop(hand);
 }
 

@@ -37,7 +37,11 @@ static void on_death(void *object, uint32_t tag) {
 }
 
 void mp_pool_open(void) {
-    static const mp_object_ops ops = {"Pool", destroy, on_death};
+    static const mp_object_ops ops = {
+        .name = "Pool",
+        .destroy = destroy,
+        .on_death = on_death,
+        .check = mp_pool_check};
     mp_object_declare(MP_TYPE_POOL, &ops);
 }
 

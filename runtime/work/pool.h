@@ -41,12 +41,18 @@ static inline uint64_t mp_cell_value(const mp_cell_shm *cell) {
 }
 
 /* Item i's result, when it is a scalar. */
-static inline void mp_cell_store(mp_cell_shm *cell, uint64_t i, unsigned tag,
-                                 uint64_t value) {
+static inline void mp_cell_result(mp_cell_shm *cell, uint64_t i, unsigned tag,
+                                  uint64_t value) {
     atomic_store_explicit(&cell->value, value, memory_order_relaxed);
     /* Release pairs with the acquire in mp_job_result. */
     atomic_store_explicit(&cell->mark, (i + 1) << 8 | tag,
                           memory_order_release);
+}
+
+/* The caller has freed the block that the cell named: nobody frees it again
+   (a ref is known for stale for 65,536 lives of its block only). */
+static inline void mp_cell_forget(mp_cell_shm *cell) {
+    atomic_store_explicit(&cell->value, 0, memory_order_relaxed);
 }
 
 enum {

@@ -68,6 +68,10 @@ static inline mp_job_shm *mp_job_at(mp_ref ref) {
     return ref ? (mp_job_shm *)mp_at(ref) : NULL;
 }
 
+/* The type's check (mem/check.h; pool_check.c). */
+struct mp_check;
+void mp_pool_check(struct mp_check *c, const void *object);
+
 /* Takes the job out of the list of all into a hand, frees what its cells
    hold and the job; `pool->lock` is free. (pool.c) */
 void mp_job_free(mp_pool_shm *pool, mp_job_shm *job);

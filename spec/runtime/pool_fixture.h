@@ -199,20 +199,24 @@ static inline void feed(fixture *f, job *j) {
 
 /* Checks item i's result and gives its memory back. */
 static inline void take(job *j, uint64_t i, unsigned tag) {
-    uint64_t value = mp_cell_value(mp_job_out(j->shm, i));
+    mp_cell_shm *cell = mp_job_out(j->shm, i);
+    uint64_t value = mp_cell_value(cell);
     uint64_t wanted = answer_to(number_of(j, i));
     if (tag == MP_CELL_LOST) {
         j->lost++;
     } else if (tag == MP_CELL_BLOCK) {
         CHECK_EQ(read_block(value), wanted);
         CHECK(mp_free(value));
+        mp_cell_forget(cell);
     } else {
         CHECK_EQ(tag, NUMBER);
         CHECK_EQ(value, wanted);
     }
-    if (j->shm->source == MP_JOB_CELLS &&
-        (mp_job_in(j->shm, i)->mark & 0xff) == MP_CELL_BLOCK)
-        CHECK(mp_free(mp_cell_value(mp_job_in(j->shm, i))));
+    if (j->shm->source != MP_JOB_CELLS) return;
+    cell = mp_job_in(j->shm, i);
+    if ((cell->mark & 0xff) != MP_CELL_BLOCK) return;
+    CHECK(mp_free(mp_cell_value(cell)));
+    mp_cell_forget(cell);
 }
 
 /* The crew was killed. */

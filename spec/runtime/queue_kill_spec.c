@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fsck_tools.h"
 #include "queue_fixture.h"
 
 SPEC_PREPARE { prepare_queues(); }
@@ -145,7 +146,7 @@ static void kill_loop(uint64_t maxsize, double seconds) {
         crew[i] = start_member(&f, i, &lives);
     }
     for (int i = 0; i < CREW; i++) kill_member(&crew[i]);
-    CHECK_EQ(mp_queue_check(f.q), 0);
+    CHECK_CLEAN();
     while (consume_some(&f, MANY, 0) > 0) {
     }
     CHECK_EQ(mp_queue_size(f.q), 0);
