@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +15,11 @@
 #include <unistd.h>
 
 #include "driver.h"
-#if __has_include("mem/fsck.h")
 #include "mem/fsck.h"
-#else
-#define mp_fsck(a,b,c) ((void)(b),0)
-#endif
 #include "mem/heap.h"
 #include "mem/object.h"
 #include "mem/reap.h"
+#include "mem/slot.h"
 #include "os/cpu.h"
 #include "os/futex.h"
 
@@ -50,7 +48,8 @@ static struct {
     mailbox *box;
     mp_proc peer[CRASH_PEERS];
     uint64_t life, point;
-    bool left, begun;
+    uint32_t victim;
+    bool left, begun, giving_birth;
     uint64_t bytes;
     uint32_t objects;
     times noticed, alone;
@@ -58,6 +57,7 @@ static struct {
 
 uint64_t crash_life(void) { return run.life; }
 bool crash_left(void) { return run.left; }
+uint32_t crash_victim(void) { return run.victim; }
 crash_notes *crash_shared(void) { return run.notes; }
 
 /* ---- what a failure says -------------------------------------------- */
@@ -159,10 +159,13 @@ static bool is_busy(int i) {
 }
 
 void crash_begin_peers(void) {
-    double end = spec_now() + 5;
-    if (run.begun) return;
+    if (!run.begun) tell_peers((uint32_t)run.life + 1);
     run.begun = true;
-    tell_peers((uint32_t)run.life + 1);
+    crash_await_rest();
+}
+
+void crash_await_rest(void) {
+    double end = spec_now() + 5;
     for (int i = 0; i < run.region->peers; i++)
         while (is_busy(i)) {
             CHECK(spec_now() < end);
@@ -206,18 +209,35 @@ static void end_peers(void) {
 
 /* ---- one life -------------------------------------------------------- */
 
+/* The last of the fork handlers: those of the runtime were registered
+   before. */
+static void on_birth(void) {
+    if (!run.giving_birth) return;
+    unblock_signals();
+    crash_enter();
+}
+
+static void begin_in_victim(const crash_region *region) {
+    if (!region->from_birth) unblock_signals();
+    if (region->begin) region->begin();
+    /* Stepping takes so long that a short slice would always be over. */
+    mp_me->first_slice_ns = MP_SLICE_NS;
+    if (!region->from_birth) crash_enter();
+}
+
 mp_proc crash_fork_victim(const crash_region *region) {
     mp_proc victim;
+    run.giving_birth = region->from_birth;
     int r = mp_proc_fork(&victim, 0);
     CHECK_OK(r);
     if (r == 1) {
-        unblock_signals();
-        if (region->begin) region->begin();
-        crash_enter();
+        begin_in_victim(region);
         region->run();
         crash_leave();
         mp_proc_exit(0);
     }
+    run.giving_birth = false;
+    run.victim = victim.tag;
     return victim;
 }
 
@@ -230,29 +250,49 @@ static void note_time(times *t, int64_t ns) {
     t->ns[t->n++] = ns;
 }
 
-/* Those that the victim forked become the killer's when it dies. */
+static bool is_peer(pid_t pid) {
+    for (int i = 0; i < run.region->peers; i++)
+        if (pid == run.peer[i].pid) return true;
+    return false;
+}
+
+/* Have I a child, alive or not, besides the peers? */
+static bool has_orphans(void) {
+    char path[64], text[1024], *at = text;
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    for (long pid; (pid = strtol(at, &at, 10)) > 0;)
+        if (!is_peer((pid_t)pid)) return true;
+    return false;
+}
+
+/* Those that the victim forked become the killer's when it dies, and die,
+   too. */
 static void await_orphans(void) {
     double end = spec_now() + 5;
-    for (;;) {
+    for (; has_orphans(); nap(20000)) {
         siginfo_t info = {0};
-        pid_t known = 0;
-        int flags = WEXITED | WNOHANG | WNOWAIT;
-        if (waitid(P_ALL, 0, &info, flags) < 0) return;
-        for (int i = 0; i < run.region->peers; i++)
-            if (info.si_pid == run.peer[i].pid) known = info.si_pid;
-        if (known)
-            spec_fail(__FILE__, __LINE__, "peer %d has died", (int)known);
-        if (info.si_pid == 0) return;
-        waitpid(info.si_pid, NULL, WNOHANG);
-        if (spec_now() > end) return;
+        waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
+        if (is_peer(info.si_pid))
+            spec_fail(__FILE__, __LINE__, "a peer has died");
+        if (info.si_pid) waitpid(info.si_pid, NULL, WNOHANG);
+        if (spec_now() > end)
+            spec_fail(__FILE__, __LINE__, "a child of the victim lives on");
     }
+}
+
+void crash_fsck(void) {
+    if (mp_fsck(MP_FSCK_QUIET, say_finding, NULL) != 0)
+        spec_fail(__FILE__, __LINE__, "the arena is damaged");
 }
 
 /* The arena is as it was before this life, to the byte. */
 static void look_at_arena(void) {
-    mp_reap_sweep();
-    if (mp_fsck(MP_FSCK_QUIET, say_finding, NULL) != 0)
-        spec_fail(__FILE__, __LINE__, "the arena is damaged");
+    crash_fsck();
     if (run.life < SURVEYS) {
         run.bytes = mp_heap_used();
         run.objects = mp_object_count();
@@ -282,6 +322,7 @@ static void finish_life(mp_proc *victim, int64_t start, bool notice) {
         spec_fail(__FILE__, __LINE__, "the victim ended with %d, not %d",
                   victim->exitcode, wanted);
     await_orphans();
+    mp_reap_sweep();
     if (run.region->check) run.region->check();
     look_at_arena();
     run.life++;
@@ -337,6 +378,7 @@ static void set_up(const crash_region *region) {
     spec_on_failure(say_where);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     mp_cpu_several(); /* noted before any pinning */
+    CHECK_EQ(pthread_atfork(NULL, NULL, on_birth), 0);
     if (region->set_up) region->set_up();
     start_peers();
 }

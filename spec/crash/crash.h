@@ -29,6 +29,7 @@
 #ifndef MP_SPEC_CRASH_H
 #define MP_SPEC_CRASH_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -37,10 +38,15 @@
 /* Called in the order of the fields; NULL where there is nothing to do.
    set_up     killer, once, before the peers are forked
    ready      killer, before each life
+   from_birth the region begins in the child of the fork, before it is a
+              participant: no `begin`
    begin      victim: what comes before the region, and is not killed
+   poised     killer: the victim stands before its first instruction
    run        victim: the region
    wake       killer: the victim sleeps for the n-th time (from 0); lets it go
               on. NULL: the first sleep is the end of the region
+   dying      killer: the victim stands where it will be killed; the last
+              moment at which nobody can have noticed
    after      killer, when the victim is dead: ends what ready began and wake
               has not, as a lock held
    peers      how many there are, at most CRASH_PEERS
@@ -52,9 +58,12 @@ typedef struct crash_region {
     const char *name;
     void (*set_up)(void);
     void (*ready)(void);
+    bool from_birth;
     void (*begin)(void);
+    void (*poised)(void);
     void (*run)(void);
     void (*wake)(int n);
+    void (*dying)(void);
     void (*after)(void);
     int peers;
     void (*peer)(int which);
@@ -75,16 +84,35 @@ void crash_run(const crash_region *region);
 uint64_t crash_life(void);
 bool crash_left(void);
 
-/* In ready, run and check: memory that killer, victim and peers share,
-   zeroed before each life. */
+/* Memory that killer, victim and peers share, zeroed before each life. */
 enum { CRASH_NOTES = 64 };
 typedef struct crash_notes {
     _Atomic uint64_t n[CRASH_NOTES];
 } crash_notes;
 crash_notes *crash_shared(void);
 
-/* In ready or wake: the peers begin already; returns when each of them
-   sleeps, or has done its work. */
+static inline void crash_note(int which, uint64_t value) {
+    atomic_store(&crash_shared()->n[which], value);
+}
+
+static inline void crash_count(int which) {
+    atomic_fetch_add(&crash_shared()->n[which], 1);
+}
+
+static inline uint64_t crash_noted(int which) {
+    return atomic_load(&crash_shared()->n[which]);
+}
+
+/* The victim's participant; in the killer, once it was forked. */
+uint32_t crash_victim(void);
+
+/* In ready, poised, wake and after: the peers begin already. In these and
+   dying: returns when each of them sleeps, or has done its work. */
 void crash_begin_peers(void);
+void crash_await_rest(void);
+
+/* In check: mp_fsck finds nothing. It looks behind check anyway; this is for
+   who takes away in check what there is to look at. */
+void crash_fsck(void);
 
 #endif

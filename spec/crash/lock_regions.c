@@ -1,10 +1,10 @@
 /* Lock. The killer is the one that holds it meanwhile. */
-#include <errno.h>
+#include "sync/lock.h"
 
 #include "crash.h"
 #include "mem/object.h"
 #include "mem/slot.h"
-#include "sync/lock.h"
+#include "region_tools.h"
 
 SPEC_PREPARE {
     uint32_t id, gen;
@@ -24,14 +24,18 @@ static void set_up(void) {
 
 static void tear_down(void) { mp_object_detach(id); }
 
-enum { ABANDONED, ACQUIRED };
+/* HELD       the victim has it when it dies
+   ABANDONED  how many were told that its holder died
+   ACQUIRED   how many peers had it
+   DEADLINE   of the victim's acquire, ns */
+enum { HELD, ABANDONED, ACQUIRED, DEADLINE };
 
 static void acquire(void) {
     int r;
     while ((r = mp_lock_acquire(lock, mp_deadline_in(10))) == -EINTR) {
     }
     CHECK(r == 0 || r == MP_LOCK_ABANDONED);
-    atomic_fetch_add(&crash_shared()->n[ABANDONED], r == MP_LOCK_ABANDONED);
+    if (r == MP_LOCK_ABANDONED) crash_count(ABANDONED);
 }
 
 static void release(void) { CHECK_EQ(mp_lock_release(lock), 0); }
@@ -44,24 +48,34 @@ static void acquire_and_release(void) {
 static void peer(int which) {
     (void)which;
     acquire_and_release();
-    atomic_fetch_add(&crash_shared()->n[ACQUIRED], 1);
+    crash_count(ACQUIRED);
 }
 
-/* Nobody has it; that the victim died with it was told once at most. */
+static void look_who_has_it(void) {
+    uint32_t word = atomic_load(&lock->word);
+    crash_note(HELD, (word & MP_TAG_MASK) == crash_victim());
+}
+
+/* Nobody has it, everybody had it; that the victim died with it was told
+   once, and nothing else. (If the peers were faster than the victim, nobody
+   had it since.) */
 static void check(void) {
-    CHECK_EQ(atomic_load(&lock->word), 0);
-    CHECK(atomic_load(&crash_shared()->n[ABANDONED]) <= !crash_left());
-    CHECK_EQ(atomic_load(&crash_shared()->n[ACQUIRED]), 2);
+    if (atomic_load(&lock->word)) acquire_and_release();
+    CHECK_EQ(crash_noted(ABANDONED), crash_noted(HELD));
+    CHECK_EQ(crash_noted(ACQUIRED), 2);
 }
 
 static const crash_region lock_free = {.name = "lock: acquire, release",
                                        .set_up = set_up,
                                        .run = acquire_and_release,
+                                       .dying = look_who_has_it,
                                        .peers = 2,
                                        .peer = peer,
                                        .check = check,
                                        .tear_down = tear_down};
 CRASH_REGION(lock_free)
+
+/* ---- with others ------------------------------------------------------ */
 
 static void let_it_have(int n) {
     (void)n;
@@ -77,6 +91,7 @@ static const crash_region lock_waits = {.name = "lock: wait, have, release",
                                         .ready = acquire,
                                         .run = acquire_and_release,
                                         .wake = let_it_have,
+                                        .dying = look_who_has_it,
                                         .after = release_mine,
                                         .peers = 2,
                                         .peer = peer,
@@ -98,9 +113,108 @@ static const crash_region lock_woken = {
     .ready = acquire,
     .run = acquire_and_release,
     .wake = let_it_be_first,
+    .dying = look_who_has_it,
     .after = release_mine,
     .peers = 2,
     .peer = peer,
     .check = check,
     .tear_down = tear_down};
 CRASH_REGION(lock_woken)
+
+static const crash_region lock_release = {
+    .name = "lock: release while others sleep on it",
+    .set_up = set_up,
+    .begin = acquire,
+    .poised = crash_begin_peers,
+    .run = release,
+    .dying = look_who_has_it,
+    .peers = 2,
+    .peer = peer,
+    .check = check,
+    .tear_down = tear_down};
+CRASH_REGION(lock_release)
+
+/* Anybody may release it. */
+static const crash_region lock_release_other = {
+    .name = "lock: release another's while others sleep",
+    .set_up = set_up,
+    .ready = acquire,
+    .poised = crash_begin_peers,
+    .run = release,
+    .dying = look_who_has_it,
+    .after = release_mine,
+    .peers = 2,
+    .peer = peer,
+    .check = check,
+    .tear_down = tear_down};
+CRASH_REGION(lock_release_other)
+
+/* ---- time is up ------------------------------------------------------- */
+
+static mp_deadline deadline;
+
+static void choose_deadline(void) { deadline = short_deadline(DEADLINE); }
+
+static void give_up(void) {
+    int r;
+    while ((r = mp_lock_acquire(lock, deadline)) == -EINTR) {
+    }
+    CHECK_EQ(r, -ETIMEDOUT);
+}
+
+static void let_time_pass(int n) {
+    (void)n;
+    await_deadline(DEADLINE);
+}
+
+static const crash_region lock_timeout = {
+    .name = "lock: wait until time is up",
+    .set_up = set_up,
+    .ready = acquire,
+    .begin = choose_deadline,
+    .poised = crash_begin_peers,
+    .run = give_up,
+    .wake = let_time_pass,
+    .dying = look_who_has_it,
+    .after = release_mine,
+    .peers = 2,
+    .peer = peer,
+    .check = check,
+    .tear_down = tear_down};
+CRASH_REGION(lock_timeout)
+
+/* ---- its holder died -------------------------------------------------- */
+
+static mp_proc holder;
+
+/* word is not 0 until somebody has released it after the death. */
+static void look_if_left(void) {
+    crash_note(HELD, atomic_load(&lock->word) != 0);
+}
+
+static void leave_held(void) { holder = leave_dead(acquire); }
+
+static void acquire_left(void) {
+    int r;
+    while ((r = mp_lock_acquire(lock, mp_deadline_in(10))) == -EINTR) {
+    }
+    CHECK_EQ(r, MP_LOCK_ABANDONED);
+    release();
+}
+
+static void check_after_holder(void) {
+    bury_dead(&holder);
+    check();
+}
+
+static const crash_region lock_left = {
+    .name = "lock: acquire a dead one's, which reaps it",
+    .set_up = set_up,
+    .ready = leave_held,
+    .run = acquire_left,
+    .dying = look_if_left,
+    .peers = 2,
+    .peer = peer,
+    .check = check_after_holder,
+    .tear_down = tear_down};
+CRASH_REGION(lock_left)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -18,9 +19,11 @@
 
 enum {
     FIRST = 3,    /* runs of an instruction that are always points */
-    SAMPLE = 16,  /* ... and one of so many others */
+    SAMPLE = 16,  /* ... and one of so many others; fewer in a long loop, whose
+                     later rounds take long to come to */
     MOST = 4000000,
-    MOST_SLEEPS = 1000
+    MOST_SLEEPS = 1000,
+    VDSO_SIZE = 65536 /* it is smaller, and so are the gaps around it */
 };
 
 enum { STEP, ASLEEP, WOKEN };
@@ -62,6 +65,11 @@ __attribute__((noinline)) void crash_leave(void) {
 static uint64_t pc_of(const mp_proc *v) {
     return (uint64_t)ptrace(PTRACE_PEEKUSER, v->pid,
                             offsetof(struct user, regs.rip), NULL);
+}
+
+static uint64_t stack_of(const mp_proc *v) {
+    return (uint64_t)ptrace(PTRACE_PEEKUSER, v->pid,
+                            offsetof(struct user, regs.rsp), NULL);
 }
 
 static void set_debug(const mp_proc *v, int number, uint64_t value) {
@@ -119,20 +127,46 @@ static unsigned repeats(const mp_proc *v, uint64_t pc) {
 static mp_proc start_victim(const crash_region *region) {
     mp_proc v = crash_fork_victim(region);
     CHECK_EQ(await_stop(&v), MOVED);
+    if (region->poised) region->poised();
     return v;
 }
 
-/* One instruction; all rounds of a repeated one. */
+/* The kernel's page of code that tells the time begins again when a tick has
+   passed meanwhile, which stepping makes sure of; and it stores nothing. */
+static bool is_in_vdso(uint64_t pc) {
+    uint64_t base = getauxval(AT_SYSINFO_EHDR);
+    return base != 0 && pc - base < VDSO_SIZE;
+}
+
+static int run_to(const mp_proc *v, uint64_t pc) {
+    set_breakpoints(v, pc);
+    int r = move(v, PTRACE_CONT);
+    set_breakpoints(v, 0);
+    return r;
+}
+
+/* One instruction; all rounds of a repeated one, all of a call for the
+   time. */
 static int step(const mp_proc *v) {
     uint64_t pc = pc_of(v);
     int r = move(v, PTRACE_SINGLESTEP);
-    if (r != MOVED || pc_of(v) != pc) return r;
-    unsigned n = repeats(v, pc);
-    if (!n) return r;
-    set_breakpoints(v, pc + n);
-    r = move(v, PTRACE_CONT);
-    set_breakpoints(v, 0);
-    return r;
+    if (r != MOVED) return r;
+    if (is_in_vdso(pc_of(v)))
+        return run_to(v, (uint64_t)ptrace(PTRACE_PEEKTEXT, v->pid,
+                                          stack_of(v), NULL));
+    unsigned n = pc_of(v) == pc ? repeats(v, pc) : 0;
+    return n ? run_to(v, pc + n) : r;
+}
+
+/* One that was woken may be running: `dying` looks at one that stands. */
+static void put_to_death(const crash_region *region, mp_proc *v) {
+    siginfo_t info = {0};
+    if (region->dying && crash_state_of(v->pid) != 't') {
+        mp_proc_signal(v, SIGSTOP);
+        waitid(P_PID, (id_t)v->pid, &info, WEXITED | WSTOPPED | WNOWAIT);
+    }
+    if (region->dying) region->dying();
+    mp_proc_signal(v, SIGKILL);
 }
 
 /* The victim came to its end: it goes on alone. */
@@ -180,7 +214,7 @@ bool crash_survey(const crash_region *region, mp_proc *victim) {
     }
     if (trace.ends_asleep) {
         trace.sleeps = 1;
-        mp_proc_signal(&v, SIGKILL);
+        put_to_death(region, &v);
     } else {
         let_go(&v);
     }
@@ -203,7 +237,7 @@ static seen *find_seen(seen *table, size_t size, uint64_t pc) {
 
 static bool is_point(const seen *s, uint64_t at, bool all) {
     return all || s->so_far <= FIRST || s->so_far == s->all ||
-           (at * 0x9e3779b97f4a7c15U >> 32) % SAMPLE == 0;
+           (at * 0x9e3779b97f4a7c15U >> 32) % (SAMPLE + s->all / 4) == 0;
 }
 
 static void choose_points(void) {
@@ -294,7 +328,7 @@ bool crash_kill_at(const crash_region *region, uint64_t i, mp_proc *victim) {
     if (j.left)
         let_go(victim);
     else
-        mp_proc_signal(victim, SIGKILL);
+        put_to_death(region, victim);
     return !j.left;
 }
 
