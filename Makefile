@@ -7,16 +7,20 @@ CFLAGS  = -O2 -g
 WARN    = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 SPEC    =
 FILTER  =
+SECONDS = 300
 
 # One set of objects for the program, the module and the library: position
 # independent, bound among themselves; the linker decides what is exported.
-DEFS     = -std=c11 -D_GNU_SOURCE -Iruntime -Ilua -I$(BUILD)/lua
+DEFS     = -std=c11 -D_GNU_SOURCE -Iruntime -Ilua -I$(BUILD)/lua \
+           $(if $(ACCESS),-DCRASH_ACCESS)
 CODEGEN  = -fPIC -fno-semantic-interposition -pthread
+NOTING   = $(if $(ACCESS)$(TSAN),-fsanitize=thread -Wno-tsan)
 SANFLAGS = -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
            -fno-omit-frame-pointer
 COMPILE  = $(CC) $(DEFS) $(CODEGEN) $(LUA_CFLAGS) $(CFLAGS) $(WARN) \
-           $(if $(WERROR),-Werror) $(if $(SAN),$(SANFLAGS)) -MMD -MP
-LINK     = $(CC) -pthread $(CFLAGS) $(if $(SAN),$(SANFLAGS)) -Wl,-z,now $(LDFLAGS)
+           $(if $(WERROR),-Werror) $(if $(SAN),$(SANFLAGS)) $(NOTING) -MMD -MP
+LINK     = $(CC) -pthread $(CFLAGS) $(if $(SAN),$(SANFLAGS)) \
+           $(if $(TSAN),-fsanitize=thread) -Wl,-z,now $(LDFLAGS)
 
 # Lua 5.4 by whichever name pkg-config knows it; the static library where
 # there is one, so that the program does not depend on an installed Lua.
@@ -47,7 +51,7 @@ OUTPUTS := $(BUILD)/mplua $(BUILD)/mp/core.so $(BUILD)/libmplua.a
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all demo test spec spec-c spec-lua crash bench fuzz lint san clean install \
+.PHONY: all demo test spec spec-c spec-lua crash stress bench fuzz lint san clean install \
         uninstall help FORCE
 
 all: $(OUTPUTS) ## build/mplua, build/mp/core.so, build/libmplua.a
@@ -73,6 +77,7 @@ $(BUILD)/libmplua.a: $(LIBRARY)
 $(BUILD)/spec/runtime_spec: $(SPECS) $(RUNTIME)
 	$(call say,link) $(LINK) -o $@ $^ -lm
 
+$(BUILD)/spec/crash/access.o: NOTING =
 $(BUILD)/spec/crash_spec: $(CRASH) $(BUILD)/spec/runtime/harness.o $(RUNTIME)
 	$(call say,link) $(LINK) -o $@ $^ -lm
 
@@ -102,8 +107,22 @@ demo: ## install what is missing, build, count words, compare times
 	@$(MAKE) --no-print-directory all
 	@sh scripts/demo $(BUILD)/mplua
 
-spec: all $(BUILD)/spec/runtime_spec $(BUILD)/spec/crash_spec
-	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c crash lua
+# What is killed at each store, and what runs under the thread sanitizer,
+# are built apart.
+PROOF = $(BUILD)/spec/runtime_spec $(BUILD)/spec/crash_spec
+$(BUILD)/access/spec/crash_spec: FORCE
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/access ACCESS=1 $@
+$(BUILD)/tsan/spec/runtime_spec: FORCE
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan TSAN=1 $@
+apart = $(if $(ACCESS)$(TSAN),,$(BUILD)/access/spec/crash_spec \
+          $(BUILD)/tsan/spec/runtime_spec)
+
+spec: all $(PROOF) $(apart)
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' \
+	  $(if $(FILTER),c crash,c crash access tsan valgrind model storm) lua
+stress: all $(PROOF) $(apart) ## for hours: every point, storms (SECONDS each)
+	@LONG=$(SECONDS) sh scripts/spec -b $(BUILD) c crash access tsan \
+	  valgrind model storm lua
 spec-c: $(BUILD)/spec/runtime_spec ## the specs in C (FILTER=words of a name)
 	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c
 crash: $(BUILD)/spec/crash_spec ## kill at every instruction (FILTER=words)

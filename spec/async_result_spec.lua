@@ -37,6 +37,18 @@ describe("an AsyncResult", function()
         end):get().n)
     end)
 
+    it("is ready by itself, whatever the chunk size", function()
+        local pool <close> = mp.Pool(2)
+        for _, n in ipairs {1, 7, 8, 9, 100, 129} do
+            for _, chunk in ipairs {1, 3, 5, 20, 1000} do
+                local r = pool:map_async(square, mp.range(n), chunk)
+                -- Nobody takes a result, which would feed the workers.
+                assert.is_true(r:wait(5), n .. " by " .. chunk)
+                assert.are.equal((n - 1) * (n - 1), r:get()[n])
+            end
+        end
+    end)
+
     it("raises the task's error, again and again (POL-18)", function()
         local pool <close> = mp.Pool(1)
         for _, r in ipairs {

@@ -268,6 +268,23 @@ describe("examples whose order is free", function()
         assert.are.same(wanted, sorted(lines(output("pool_apply"))))
     end)
 
+    it("gets every result in spite of all: chaos", function()
+        local out = output("chaos", "1.5", "2")
+        local n = math.tointeger(tonumber(out:match("^(%d+) items of ")))
+        assert.is_true(n > 0)
+        assert.matches("\nundisturbed +[%d.]+ s\nunder fire +[%d.]+ s, ",
+                       out)
+        assert.matches("\nresults verified +" .. n .. " of " .. n .. "\n",
+                       out)
+        assert.is_true(numbers(out, "workers killed +(%d+), %d+ a second\n")[1]
+            > 0)
+        assert.are.equal(1, count(out, "tasks retried +%d+, in %d+ rounds\n"))
+        assert.are.equal(6, #lines(out))
+        local result = helper.run({DIRECTORY .. "chaos.lua", "x"},
+                                  {timeout = 20})
+        assert.are.equal(2, result.code)
+    end)
+
     it("gives each input's result once: imap_unordered", function()
         assert.are.same({"1\t1", "2\t4", "3\t9", "4\t16"},
                         sorted(lines(output("imap_unordered"))))

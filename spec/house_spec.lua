@@ -391,11 +391,21 @@ describe("house: deps", function()
                 '*update*) : >"${0%/*}/new";; esac',
         }
         assert.are.equal(0, result.code)
-        local first, update, second = result.stdout:match(
+        local first, update, second, wanted = result.stdout:match(
             "(sudo env DEBIAN_FRONTEND=noninteractive apt%-get [^\n]+)\n" ..
-            "(sudo [^\n]+)\n(sudo [^\n]+)\n$")
+            "(sudo [^\n]+)\n(sudo [^\n]+)\n(sudo [^\n]+)\n$")
         contains(first, "install -y -q --no-install-recommends make gcc")
         contains(update, "apt-get update")
         assert.are.equal(first, second)
+        contains(wanted, "--no-install-recommends spin valgrind")
+    end)
+
+    it("goes on without what only lets more specs run", function()
+        local result = run_among{
+            id = "echo 0", env = 'shift; "$@"',
+            ["apt-get"] = 'case $* in *spin*) exit 1;; esac',
+        }
+        assert.are.equal(0, result.code)
+        contains(result.stdout, "without spin valgrind some specs are skipped")
     end)
 end)

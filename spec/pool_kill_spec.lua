@@ -183,6 +183,62 @@ describe("a crew that is killed", function()
     end)
 end)
 
+describe("a beginner that is killed", function()
+    it("is replaced, again and again", function()
+        local tries <close> = mp.RawValue("i", 0)
+        local pool <close> = mp.Pool{processes = 1, initializer = function()
+            if tries:add(1) <= 8 then
+                os.exit(9)
+            end
+        end}
+        assert.are.equal(4, pool:apply(square, {2}))
+        assert.are.equal(9, tries.value)
+    end)
+
+    it("but not without end", function()
+        local tries <close> = mp.RawValue("i", 0)
+        local pool <close> = mp.Pool{processes = 1, initializer = function()
+            tries:add(1)
+            os.exit(9)
+        end}
+        failure("BrokenPool", pool.apply, pool, square, {2})
+        assert.is_true(tries.value < 20)
+    end)
+
+    it("may be a crew that has not yet started all its workers", function()
+        local tries <close> = mp.RawValue("i", 0)
+        local pool <close> = mp.Pool{processes = 200, initializer = function()
+            if tries:add(1) <= 2 then
+                os.execute("kill -9 " .. mp.getppid())
+            end
+        end}
+        assert.are.equal(4, pool:apply(square, {2}))
+    end)
+end)
+
+describe("a result that was taken", function()
+    it("is given back once, though its worker's follower makes its like",
+        function()
+            local pool <close> = mp.Pool(1)
+            local function long(i)
+                return ("%d "):format(i):rep(40000)
+            end
+            for _ = 1, 5 do
+                local it = pool:imap(long, {1})
+                assert.are.equal(long(1), select(2, it:next()))
+                local pids = pool._core:pids()
+                kill(pids)
+                helper.eventually(function()
+                    return pool._core:pids()[1] ~= pids[1]
+                end)
+                local r = pool:map_async(long, {2})
+                assert.is_true(r:wait(5))
+                getmetatable(it).__close(it)
+                assert.are.equal(long(2), r:get()[1])
+            end
+        end)
+end)
+
 describe("a caller that is killed", function()
     it("takes busy and idle workers along (T-W-39)", function()
         for _, job in ipairs {"while true do end", "mp.sleep(60)", ""} do

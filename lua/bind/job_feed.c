@@ -38,6 +38,7 @@ void job_put_item(job_ud *j, unsigned mark, uint64_t value) {
     if (mark == MP_CELL_BLOCK) j->bytes += mp_block_size(value);
     atomic_store_explicit(&cell->value, value, memory_order_relaxed);
     atomic_store_explicit(&cell->mark, mark, memory_order_relaxed);
+    if (mark == MP_CELL_BLOCK) mp_publish(value);
     j->fed++;
 }
 

@@ -65,7 +65,6 @@ static bool push_block(lua_State *L, job_ud *j, int self, mp_cell_shm *cell,
     int r = lua_pcall(L, 2, LUA_MULTRET, 0);
     *n = lua_gettop(L) - top;
     if (r == LUA_OK) return true;
-    if (r == LUA_ERRMEM) lua_error(L);
     lua_getiuservalue(L, self, UV_POOL);
     lua_getiuservalue(L, -1, 1);
     lua_getfield(L, -1, "unreadable");

@@ -50,6 +50,7 @@ void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
     lua_getiuservalue(L, idx, 1);
     worker_start start = {L, lua_gettop(L)};
     mp_pool_restart(shm, &pool->crew, bind_worker_main, &start);
+    pool->ended = false;
     lua_pop(L, 1);
 }
 
@@ -134,10 +135,11 @@ static int pool_join(lua_State *L) {
     }
     int r = mp_proc_wait(&pool->crew, bind_deadline(L, 2, "join"));
     if (r == -EINTR) bind_interrupted(L);
-    /* It did not end by itself: what it left is for the next. */
+    /* It did not end by itself: what it left is for the next, whose end (it
+       may have come already) is to be awaited, too. */
     if (r == 0 && pool->crew.exitcode != 0) {
         bind_pool_restart(L, pool, 1);
-        if (mp_pool_has_crew(pool_of(pool))) r = -EINTR;
+        if (mp_pool_state(pool_of(pool)) < MP_POOL_TERMINATE) r = -EINTR;
     }
     if (r == 0) {
         mp_proc_close(&pool->crew);

@@ -113,12 +113,13 @@ static void check_guard(mp_check *c, const mp_array_shm *array) {
 
 static bool check_cells(mp_check *c, const mp_array_shm *array) {
     if (!mp_check_size(c, sizeof *array)) return false;
-    if (array->type == 0 || array->type >= MP_CELL_TYPES) {
-        mp_check_report(c, "its cells are of type %d, expected 1 to %d",
-                        array->type, MP_CELL_TYPES - 1);
+    uint8_t type = *(const volatile uint8_t *)&array->type;
+    if (type == 0 || type >= MP_CELL_TYPES) {
+        mp_check_report(c, "its cells are of type %d, expected 1 to %d", type,
+                        MP_CELL_TYPES - 1);
         return false;
     }
-    size_t size = mp_cell_types[array->type].size;
+    size_t size = mp_cell_types[type].size;
     uint64_t length = mp_check_u64(c, &array->length);
     if (length <= (UINT64_MAX - sizeof *array) / size)
         return mp_check_size(c, sizeof *array + length * size);

@@ -80,18 +80,19 @@ static bool follow_link(walk *w, const mp_queue_shm *q) {
 /* Steps over a record, item `n` of the queue. */
 static bool check_record(walk *w, uint64_t n) {
     const record_shm *r = record_at(w);
-    uint32_t length = r->length;
-    uint64_t size = record_size(r->kind, length);
-    if (r->kind < MP_QUEUE_WORD || r->kind > MP_QUEUE_BLOCK ||
-        (r->kind == MP_QUEUE_BYTES && length > MP_QUEUE_INLINE) ||
+    const volatile record_shm *seen = r; /* once: it may change */
+    mp_queue_item item = {.kind = seen->kind, .length = seen->length};
+    uint64_t size = record_size(item.kind, item.length);
+    if (item.kind < MP_QUEUE_WORD || item.kind > MP_QUEUE_BLOCK ||
+        (item.kind == MP_QUEUE_BYTES && item.length > MP_QUEUE_INLINE) ||
         w->place.offset + size > SEGMENT) {
         mp_check_report(w->c, "item %ju at %ju of segment 0x%jx is of kind "
                               "%d and %u bytes, expected one that is sound",
                         (uintmax_t)n, (uintmax_t)w->place.offset,
-                        (uintmax_t)w->place.segment, r->kind, length);
+                        (uintmax_t)w->place.segment, item.kind, item.length);
         return false;
     }
-    if (r->kind == MP_QUEUE_BLOCK)
+    if (item.kind == MP_QUEUE_BLOCK)
         mp_check_block(w->c, mp_check_u64(w->c, &r->value), 1, "item");
     w->place.offset += size;
     return true;

@@ -71,22 +71,21 @@ enum { MP_SLOT_FREE, MP_SLOT_FORKING, MP_SLOT_LIVE, MP_SLOT_CLAIMING };
 /* A participant: a process, or a thread with its own Lua state. Written by
    its owner unless said otherwise; repaired by mp_reap (mem/reap.h).
    life    the kernel's mark (os/robust.h)
-   state   kind | parent's tag << 2. FREE -> FORKING (by the parent) ->
+   state   kind | parent's tag << 2 | claiming child's pid << 32.
+           FREE -> FORKING (by the parent) ->
            CLAIMING -> LIVE (by the child) -> FREE (by the reaper, with
            gen + 1). The parent is in the same word so that no slot is
            reserved for nobody
    gen     counts the slot's owners; changes only when one is fully reaped
    reaper  held by who repairs it
-   claimer pid of the child that is about to claim it, and 10 bits of gen
    ledger  bitmaps of the objects it holds, by id; blocks of 4 KiB
    dying   head of the list of objects it must destroy */
 typedef struct mp_slot_shm {
     mp_robust_shm life;
-    _Atomic uint32_t state;
+    _Atomic uint64_t state;
     _Atomic uint32_t gen;
     _Atomic uint32_t pid;
     mp_mutex_shm reaper;
-    _Atomic uint32_t claimer;
     uint32_t reserved;
     _Atomic uint64_t dying;
     mp_hand_shm hands[MP_HANDS];

@@ -148,11 +148,11 @@ int mp_check_tag(const mp_check *c, uint32_t tag) {
     uint32_t index = tag % MP_SLOTS;
     if (index == 0 || index >= c->slots) return MP_TAG_FALSE;
     const mp_slot_shm *slot = mp_check_slot(c, index);
-    uint32_t life = mp_check_u32(c, slot->life.bytes + c->super->life_at);
+    uint32_t life = mp_check_u32(c, slot->life.bytes + c->life_at);
     uint32_t gen = mp_check_u32(c, &slot->gen);
     uint32_t age = (gen - ((tag & MP_TAG_MASK) >> 12)) & 0x1ffffU;
     if (age > 0) return age < 0x10000U ? MP_TAG_GONE : MP_TAG_FALSE;
-    if (mp_check_u32(c, &slot->state) == MP_SLOT_FREE) return MP_TAG_FALSE;
+    if (mp_check_u64(c, &slot->state) == MP_SLOT_FREE) return MP_TAG_FALSE;
     return life && !(life & MP_ROBUST_DEAD) ? MP_TAG_ALIVE : MP_TAG_DEAD;
 }
 

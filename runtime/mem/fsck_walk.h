@@ -42,7 +42,7 @@ struct mp_check {
     const mp_super_shm *super;
     const mp_self *self;
     bool quiet, silent, partial, no_memory;
-    uint32_t slots, entries;
+    uint32_t slots, entries, life_at;
     uint64_t first_unit, units;
     uint64_t *published, *reached;
     size_t words;

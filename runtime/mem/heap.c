@@ -191,18 +191,22 @@ static void shape_span(span_shm *span, unsigned class) {
               (size_t)shape.blocks * shape.size);
 }
 
-static bool remember_span(mp_spans *mine, uint64_t unit) {
-    if (mine->n == mine->cap) {
-        uint32_t cap = mine->cap ? mine->cap * 2 : 8;
-        uint32_t *more = realloc(mine->unit, cap * sizeof *more);
-        if (!more) return false;
-        mine->unit = more;
-        mine->cap = cap;
-    }
+/* Before there is one more span of mine: one that I cannot remember might
+   have blocks of others, and could not go back. */
+static bool room_for_span(mp_spans *mine) {
+    if (mine->n < mine->cap) return true;
+    uint32_t cap = mine->cap ? mine->cap * 2 : 8;
+    uint32_t *more = realloc(mine->unit, cap * sizeof *more);
+    if (!more) return false;
+    mine->unit = more;
+    mine->cap = cap;
+    return true;
+}
+
+static void remember_span(mp_spans *mine, uint64_t unit) {
     mine->current = mine->n;
     mine->cursor = 0;
     mine->unit[mine->n++] = (uint32_t)unit;
-    return true;
 }
 
 /* Counts again what a dead owner or freer may have left wrong. Acquire pairs
@@ -306,12 +310,11 @@ static bool refill(unsigned class) {
         for (unsigned c = 0; c < CLASSES; c++) trim(&mp_me->spans[c]);
         if (switch_span(mine)) return true;
     }
+    if (!room_for_span(mine)) return false;
     uint64_t unit = adopt(class);
     if (!unit) unit = new_span(class);
-    if (!unit) return false;
-    if (remember_span(mine, unit)) return true;
-    free_run(unit);
-    return false;
+    if (unit) remember_span(mine, unit);
+    return unit != 0;
 }
 
 static mp_ref take_block(mp_spans *mine, uint64_t unit, span_shm *span) {
@@ -548,13 +551,24 @@ static void reap_unit(uint64_t unit, uint64_t e, uint32_t index) {
     }
 }
 
+/* The entry of the run at *unit; caller holds the lock. Between two looks a
+   free run may have been joined to the one before it. What stands there then
+   is the entry of that time, behind which the walk goes on as well as ever,
+   or, of a span that was made of it since, the way back to the span's head. */
+static uint64_t entry_of_walk(uint64_t *unit) {
+    uint64_t u = *unit, e = entry_at(u);
+    if (E_KIND(e) != K_CONT) return e;
+    for (u -= E_N(e); u + E_N(entry_at(u)) <= *unit;) u += E_N(entry_at(u));
+    *unit = u;
+    return entry_at(u);
+}
+
 void mp_heap_reap(uint32_t tag) {
     mp_super_shm *super = mp_me->super;
     uint32_t index = tag % MP_SLOTS;
     for (uint64_t u = super->first_unit; u < atomic_load(&super->units);) {
-        /* Under the lock only to step over a run that is being joined. */
         mp_mutex_lock(&super->heap);
-        uint64_t e = entry_at(u);
+        uint64_t e = entry_of_walk(&u);
         mp_mutex_unlock(&super->heap);
         reap_unit(u, e, index);
         u += E_N(e);

@@ -162,9 +162,9 @@ static void check_run(mp_check *c, uint64_t unit, uint64_t e) {
     if (e & E_HANDLES) check_message(c, offset, size);
 }
 
-/* What the walk of the unit table adds up. */
+/* What the walk of the unit table adds up; `own`: this thread's spans. */
 typedef struct sums {
-    uint64_t abandoned[64], spare, first_free;
+    uint64_t abandoned[64], spare, first_free, own;
 } sums;
 
 static void check_unit(mp_check *c, uint64_t unit, uint64_t e, sums *sum) {
@@ -177,7 +177,10 @@ static void check_unit(mp_check *c, uint64_t unit, uint64_t e, sums *sum) {
             mp_check_report(c, "a free run's entry is 0x%jx, expected only "
                                "a length", (uintmax_t)e);
         break;
-    case K_SPAN: check_span(c, unit, e, sum->abandoned); break;
+    case K_SPAN:
+        check_span(c, unit, e, sum->abandoned);
+        sum->own += c->self && E_OWNER(e) == c->self->index;
+        break;
     default: check_run(c, unit, e);
     }
 }
@@ -205,7 +208,8 @@ static bool check_units(mp_check *c, sums *sum) {
 static void check_low(mp_check *c, const sums *sum) {
     uint64_t low = mp_check_u64(c, &c->super->low);
     uint64_t unit = c->first_unit;
-    while (unit < low && unit < c->units) unit += E_N(entry_at(c, unit));
+    for (uint64_t n = 1; n && unit < low && unit < c->units; unit += n)
+        n = E_N(entry_at(c, unit)); /* 0 by a change since */
     if (unit != low)
         mp_check_report(c, "low is %ju, expected the first unit of a run",
                         (uintmax_t)low);
@@ -230,6 +234,25 @@ static void check_sums(mp_check *c, const sums *sum) {
     }
 }
 
+/* What this thread believes to own, and what it does. */
+static void check_own(mp_check *c, const sums *sum) {
+    uint64_t known = 0;
+    mp_check_subject(c, "slot %u", c->self->index);
+    for (unsigned k = 0; k < CLASSES; k++)
+        for (uint32_t i = 0; i < c->self->spans[k].n; i++, known++) {
+            uint64_t unit = c->self->spans[k].unit[i];
+            uint64_t e = unit < c->units ? entry_at(c, unit) : 0;
+            if (E_KIND(e) != K_SPAN || E_OWNER(e) != c->self->index ||
+                E_CLASS(e) != k)
+                mp_check_report(c, "uses unit %ju for blocks of class %u, "
+                                   "but its entry is 0x%jx", (uintmax_t)unit,
+                                k, (uintmax_t)e);
+        }
+    if (known != sum->own)
+        mp_check_report(c, "uses %ju spans, expected %ju, which it owns",
+                        (uintmax_t)known, (uintmax_t)sum->own);
+}
+
 void mp_check_heap(mp_check *c) {
     sums sum = {0};
     mp_check_subject(c, "super block");
@@ -241,6 +264,7 @@ void mp_check_heap(mp_check *c) {
     else
         c->partial = true;
     c->silent = false;
+    if (!c->partial && c->self) check_own(c, &sum);
 }
 
 /* ---- blocks --------------------------------------------------------- */

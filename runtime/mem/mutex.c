@@ -10,6 +10,8 @@
    here has waited for long before, as sync/wait.h has it). */
 #include "mem/mutex.h"
 
+#include <limits.h>
+
 #include "mem/slot.h"
 #include "mem/txn.h"
 #include "os/cpu.h"
@@ -34,10 +36,14 @@ static bool spin(mp_mutex_shm *mutex) {
 }
 
 /* One look at a word that is not free; true when the lock is ours. */
-static bool take_or_sleep(mp_mutex_shm *mutex, uint32_t word) {
+static bool take_or_sleep(mp_mutex_shm *mutex, uint32_t word,
+                          bool replay) {
     mp_owner owner;
     if (!mp_owner_look(word, &owner)) {
-        mp_txn_replay(word & MP_TAG_MASK);
+        if (replay) mp_txn_replay(word & MP_TAG_MASK);
+        /* The kernel woke one of those who sleep on this life; the others
+           may wait for another lock of the dead one. */
+        mp_futex_wake(owner.life, INT_MAX);
         return atomic_compare_exchange_strong_explicit(
             &mutex->word, &word, mp_me->tag | MP_WAITERS,
             memory_order_acquire, memory_order_relaxed);
@@ -54,15 +60,23 @@ static bool take_or_sleep(mp_mutex_shm *mutex, uint32_t word) {
     return false;
 }
 
-void mp_mutex_lock_slow(mp_mutex_shm *mutex) {
+static void lock(mp_mutex_shm *mutex, bool replay) {
     if (mp_cpu_several() && spin(mutex)) return;
     for (;;) {
         uint32_t word =
             atomic_load_explicit(&mutex->word, memory_order_relaxed);
         if (word == 0 ? try_free(mutex, mp_me->tag | MP_WAITERS)
-                      : take_or_sleep(mutex, word))
+                      : take_or_sleep(mutex, word, replay))
             return;
     }
+}
+
+void mp_mutex_lock_slow(mp_mutex_shm *mutex) {
+    lock(mutex, true);
+}
+
+void mp_mutex_lock_bare(mp_mutex_shm *mutex) {
+    if (!try_free(mutex, mp_me->tag)) lock(mutex, false);
 }
 
 void mp_mutex_wake(mp_mutex_shm *mutex) {

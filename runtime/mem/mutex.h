@@ -16,6 +16,10 @@
 #define MP_WAITERS 0x80000000U
 #define MP_TAG_MASK 0x1fffffffU /* gen 17 bits, slot 12 bits */
 
+/* For a lock whose holders have no record open: a dead one is passed over,
+   nothing is replayed. */
+void mp_mutex_lock_bare(mp_mutex_shm *mutex);
+
 void mp_mutex_lock_slow(mp_mutex_shm *mutex);
 void mp_mutex_wake(mp_mutex_shm *mutex);
 

@@ -426,6 +426,14 @@ int mp_object_copy_ledger(uint32_t child_index) {
     return each_held(mp_me->slot, copy_one, child_index);
 }
 
+static int prepare_one(mp_slot_shm *dead, uint32_t id, uint32_t tag) {
+    (void)dead;
+    entry_shm *e = entry_of(id);
+    const mp_object_ops *ops = types[HEAD_TYPE(load(&e->head))];
+    if (ops && ops->on_dying) ops->on_dying(mp_at(load(&e->block)), tag);
+    return 0;
+}
+
 static int tell_one(mp_slot_shm *dead, uint32_t id, uint32_t tag) {
     (void)dead;
     entry_shm *e = entry_of(id);
@@ -442,6 +450,7 @@ static int drop_one(mp_slot_shm *dead, uint32_t id, uint32_t arg) {
 
 void mp_object_reap(uint32_t index, uint32_t tag, bool call_death) {
     mp_slot_shm *slot = mp_slot_at(index);
+    if (call_death) each_held(slot, prepare_one, tag);
     if (call_death) each_held(slot, tell_one, tag);
     destroy_dying(slot);
     each_held(slot, drop_one, 0);

@@ -35,12 +35,15 @@ struct mp_check;
    destroy and on_death may be called again after a death in the middle and
    must then finish the work. They never run under an internal lock.
    destroy   frees what the block refers to (not the block); NULL: nothing.
+   on_dying  the same, called for all its objects before any on_death: what
+             depends on another object that still is as the dead one left it.
    on_death  a participant that held the object died; NULL: nothing.
    check     says what is wrong with it, and which blocks and objects it
              refers to (mem/check.h); NULL: all is well, and none. */
 typedef struct mp_object_ops {
     const char *name;
     void (*destroy)(void *object);
+    void (*on_dying)(void *object, uint32_t dead_tag);
     void (*on_death)(void *object, uint32_t dead_tag);
     void (*check)(struct mp_check *c, const void *object);
 } mp_object_ops;

@@ -27,10 +27,13 @@ static void reap_hand(mp_hand_shm *hand) {
 /* Children for whom it reserved a slot, and which never claimed it. */
 static void reap_unborn(uint32_t tag) {
     uint32_t high = atomic_load(&mp_me->super->slots);
-    for (uint32_t i = 1; i < high; i++)
-        if (atomic_load(&mp_slot_at(i)->state) ==
-            (tag << 2 | MP_SLOT_FORKING))
-            mp_reap_reserved(i, false);
+    for (uint32_t i = 1; i < high; i++) {
+        mp_slot_shm *slot = mp_slot_at(i);
+        /* The generation first: so it is not that of a later reservation. */
+        uint32_t gen = atomic_load(&slot->gen);
+        if (atomic_load(&slot->state) == (tag << 2 | MP_SLOT_FORKING))
+            mp_reap_reserved(mp_tag_of(i, gen), false);
+    }
 }
 
 static void recycle(mp_slot_shm *slot, uint32_t index) {
@@ -70,39 +73,44 @@ void mp_reap(uint32_t tag) {
 /* Makes a slot that is not yet LIVE one that is, with no life; caller holds
    `reaper`. A late child cannot claim it then, and should we die here, it is
    reaped like any other. */
-static bool seize(mp_slot_shm *slot, uint32_t from) {
-    uint32_t state = atomic_load(&slot->state);
-    return (state & 3) == from &&
-           atomic_compare_exchange_strong(&slot->state, &state,
-                                          (state & ~3U) | MP_SLOT_LIVE);
+static bool seize(mp_slot_shm *slot, uint32_t index, bool gone) {
+    uint64_t state = atomic_load(&slot->state);
+    uint32_t kind = state & 3;
+    if (kind != MP_SLOT_FORKING && !(gone && kind == MP_SLOT_CLAIMING))
+        return false;
+    if (kind == MP_SLOT_CLAIMING) {
+        /* It may have written its life, and died before the kernel heard of
+           it: that would never be marked. */
+        mp_owner owner;
+        mp_owner_look(index, &owner);
+        atomic_store(owner.life, 0);
+    }
+    return atomic_compare_exchange_strong(
+        &slot->state, &state, (state & ~(uint64_t)3) | MP_SLOT_LIVE);
 }
 
-void mp_reap_reserved(uint32_t index, bool gone) {
+void mp_reap_reserved(uint32_t tag, bool gone) {
+    uint32_t index = tag % MP_SLOTS;
     mp_slot_shm *slot = mp_slot_at(index);
     mp_mutex_lock(&slot->reaper);
-    if (seize(slot, MP_SLOT_FORKING) ||
-        (gone && seize(slot, MP_SLOT_CLAIMING))) {
-        mp_object_reap(index, mp_tag_of(index, atomic_load(&slot->gen)),
-                       false);
+    /* Another may have given it back while we came here, and a third have
+       reserved it anew; under `reaper` its generation stays. */
+    if (mp_tag_of(index, atomic_load(&slot->gen)) == tag &&
+        seize(slot, index, gone)) {
+        mp_object_reap(index, tag, false);
         recycle(slot, index);
     }
     mp_mutex_unlock(&slot->reaper);
 }
 
 /* Did a child die while it claimed, with nobody left to wait for it? It has
-   no life word yet, or one that the kernel does not know. (A late child may
-   have left its name in a slot that is another's by now; its generation
-   tells.) */
-static bool died_claiming(const mp_slot_shm *slot, uint32_t index,
-                          uint32_t state) {
+   no life word yet, or one that the kernel does not know. */
+static bool died_claiming(uint32_t tag, uint64_t state) {
     mp_owner owner;
-    uint32_t tag = mp_tag_of(index, atomic_load(&slot->gen));
-    uint32_t claimer = atomic_load(&slot->claimer);
-    uint32_t pid = claimer & 0x3fffffU;
     mp_owner_look(tag, &owner);
     if (owner.life_word & MP_ROBUST_DEAD) return true;
-    return !mp_tag_alive(state >> 2) && mp_claimer_of(pid, tag) == claimer &&
-           mp_child_gone((pid_t)pid);
+    return !mp_tag_alive((uint32_t)state >> 2) &&
+           mp_child_gone((pid_t)(state >> 32));
 }
 
 void mp_reap_sweep(void) {
@@ -110,9 +118,9 @@ void mp_reap_sweep(void) {
     for (uint32_t i = 1; i < high; i++) {
         mp_slot_shm *slot = mp_slot_at(i);
         uint32_t tag = mp_tag_of(i, atomic_load(&slot->gen));
-        uint32_t state = atomic_load(&slot->state);
+        uint64_t state = atomic_load(&slot->state);
         if ((state & 3) == MP_SLOT_LIVE && !mp_tag_alive(tag)) mp_reap(tag);
-        if ((state & 3) == MP_SLOT_CLAIMING && died_claiming(slot, i, state))
-            mp_reap_reserved(i, true);
+        if ((state & 3) == MP_SLOT_CLAIMING && died_claiming(tag, state))
+            mp_reap_reserved(tag, true);
     }
 }

@@ -17,9 +17,9 @@ void mp_reap(uint32_t tag);
 /* Looks at every slot and reaps the dead. A few ns per slot in use. */
 void mp_reap_sweep(void);
 
-/* Gives back a slot that was reserved and not claimed. `gone`: there is no
-   child any more (the fork failed, or it was waited for); else only if it
-   has not begun to claim. No-op in any other state. */
-void mp_reap_reserved(uint32_t index, bool gone);
+/* Gives back the slot that was reserved for `tag` and not claimed. `gone`:
+   there is no child any more (the fork failed, or it was waited for); else
+   only if it has not begun to claim. No-op in any other state. */
+void mp_reap_reserved(uint32_t tag, bool gone);
 
 #endif

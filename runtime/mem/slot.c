@@ -33,7 +33,7 @@ bool mp_owner_look(uint32_t tag, mp_owner *owner) {
 }
 
 static bool claim_free(uint32_t index, uint32_t parent) {
-    uint32_t from = MP_SLOT_FREE;
+    uint64_t from = MP_SLOT_FREE;
     return atomic_compare_exchange_strong_explicit(
         &mp_slot_at(index)->state, &from, parent << 2 | MP_SLOT_FORKING,
         memory_order_acq_rel, memory_order_relaxed);
@@ -67,7 +67,9 @@ int mp_slot_reserve(uint32_t *index) {
 }
 
 void mp_slot_release(uint32_t index) {
-    mp_reap_reserved(index, true);
+    /* My own: its generation stays until I give it back. */
+    mp_reap_reserved(mp_tag_of(index, atomic_load(&mp_slot_at(index)->gen)),
+                     true);
 }
 
 int mp_slot_claim(mp_self *self, uint32_t index) {
@@ -79,14 +81,15 @@ int mp_slot_claim(mp_self *self, uint32_t index) {
     /* A child that is late finds that its slot was given back, and perhaps
        to another: it must not write its life over the other's, which the
        kernel would then never mark. While it is CLAIMING nobody takes it;
-       should it die then, its pid tells (mem/reap.c). */
-    atomic_store(&self->slot->claimer,
-                 mp_claimer_of((uint32_t)getpid(), self->tag));
-    uint32_t forking = parent << 2 | MP_SLOT_FORKING;
-    if (!atomic_compare_exchange_strong(&self->slot->state, &forking,
-                                        parent << 2 | MP_SLOT_CLAIMING))
+       should it die then, its pid, which comes by the same exchange, tells
+       (mem/reap.c). */
+    uint32_t pid = (uint32_t)getpid();
+    uint64_t forking = parent << 2 | MP_SLOT_FORKING;
+    if (!atomic_compare_exchange_strong(
+            &self->slot->state, &forking,
+            (uint64_t)pid << 32 | parent << 2 | MP_SLOT_CLAIMING))
         return -EOWNERDEAD;
-    atomic_store(&self->slot->pid, (uint32_t)getpid());
+    atomic_store(&self->slot->pid, pid);
     /* The life word before the state: a LIVE slot is never taken for dead
        because it has not registered yet. */
     int r = mp_robust_register(&self->slot->life,

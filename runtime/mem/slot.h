@@ -20,11 +20,6 @@ static inline uint32_t mp_tag_of(uint32_t index, uint32_t gen) {
     return (gen & 0x1ffffU) << 12 | index;
 }
 
-/* What a child leaves in its slot before it claims it. */
-static inline uint32_t mp_claimer_of(uint32_t pid, uint32_t tag) {
-    return tag >> 12 << 22 | (pid & 0x3fffffU);
-}
-
 /* A live owner: where its life word is, and what it holds, to sleep on. */
 typedef struct mp_owner {
     _Atomic uint32_t *life;

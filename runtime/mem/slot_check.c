@@ -41,10 +41,12 @@ static bool check_counts(mp_check *c) {
     const mp_super_shm *super = c->super;
     uint64_t entries = mp_check_u64(c, &super->entries);
     uint32_t slots = mp_check_u32(c, &super->slots);
+    uint32_t life_at = mp_check_u32(c, &super->life_at);
     if (!in_range(c, "slots", slots, 1, MP_SLOTS) ||
         !in_range(c, "entries", entries, 0, MOST) ||
-        !in_range(c, "life_at", super->life_at, 0, LIFE_MOST))
+        !in_range(c, "life_at", life_at, 0, LIFE_MOST))
         return false;
+    c->life_at = life_at;
     c->slots = slots;
     c->entries = (uint32_t)entries;
     c->first_unit = mp_check_u64(c, &super->first_unit);
@@ -191,7 +193,7 @@ static void check_empty(mp_check *c, const mp_slot_shm *slot,
 }
 
 static void check_free(mp_check *c, const mp_slot_shm *slot) {
-    uint32_t life = mp_check_u32(c, slot->life.bytes + c->super->life_at);
+    uint32_t life = mp_check_u32(c, slot->life.bytes + c->life_at);
     check_empty(c, slot, "FREE");
     if (mp_check_u32(c, &slot->txn.n))
         mp_check_report(c, "FREE, but its record has %u words",
@@ -247,7 +249,7 @@ static void check_slot(mp_check *c, uint32_t index) {
     c->silent = false;
     mp_check_mutex(c, &slot->reaper, "reaper");
     mp_check_mutex(c, &slot->txn.guard, "guard");
-    uint32_t state = mp_check_u32(c, &slot->state);
+    uint32_t state = (uint32_t)mp_check_u64(c, &slot->state);
     if (state == MP_SLOT_FREE)
         check_free(c, slot);
     else if ((state & 3) == MP_SLOT_LIVE)

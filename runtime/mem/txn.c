@@ -30,13 +30,14 @@ void mp_txn_commit(mp_txn *txn) {
 
 /* The guard keeps a slow replayer from storing old values after a faster one
    let the locks go. Its holder has no record of its own open (no lock is
-   taken inside one), so a dead holder is simply passed over.
+   taken inside one), so a dead holder is simply passed over (to replay for
+   him first could lead in a circle, where slots were recycled meanwhile).
    `n` is read before the generation: were the slot recycled between the two,
    the record would be the dead one's still, or none; the other way round it
    might be the new owner's, who is just applying it. */
 void mp_txn_replay(uint32_t tag) {
     mp_slot_shm *slot = mp_slot_at(tag % MP_SLOTS);
-    mp_mutex_lock(&slot->txn.guard);
+    mp_mutex_lock_bare(&slot->txn.guard);
     uint32_t n = atomic_load_explicit(&slot->txn.n, memory_order_acquire);
     uint32_t gen = atomic_load_explicit(&slot->gen, memory_order_acquire);
     if (mp_tag_of(tag % MP_SLOTS, gen) == tag && n > 0 &&

@@ -1,6 +1,7 @@
 #include "proc/proc.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,9 +33,9 @@ static void reap(uint32_t tag) {
     uint32_t index = tag % MP_SLOTS;
     mp_slot_shm *slot = mp_slot_at(index);
     if (mp_tag_of(index, atomic_load(&slot->gen)) != tag) return;
-    uint32_t state = atomic_load(&slot->state) & 3;
+    uint64_t state = atomic_load(&slot->state) & 3;
     if (state == MP_SLOT_FORKING || state == MP_SLOT_CLAIMING)
-        mp_slot_release(index);
+        mp_reap_reserved(tag, true);
     else
         mp_reap(tag);
 }
@@ -64,6 +65,8 @@ static bool sleep_on_life(uint32_t tag, mp_deadline slice, int *slept) {
     if (!mp_me) return false;
     if (mp_owner_look(tag, &owner)) {
         *slept = mp_futex_wait(owner.life, owner.life_word, slice);
+        /* The kernel wakes one of those who sleep on a life. */
+        if (!mp_tag_alive(tag)) mp_futex_wake(owner.life, INT_MAX);
     } else if (unborn(tag, &owner)) {
         mp_deadline birth = mp_deadline_slice(slice, BIRTH_NS);
         *slept = mp_futex_wait(owner.life, owner.life_word, birth);

@@ -185,18 +185,23 @@ static bool bury_one(mp_cond_shm *cond, uint32_t dead_tag) {
     return true;
 }
 
-/* Did the dead one hold the lock? If it is another object's, that may have
-   been told before us, and has it marked. */
 static bool held_by(mp_cond_shm *cond, uint32_t dead_tag) {
     uint32_t word = atomic_load_explicit(&mp_cond_lock(cond)->word,
                                          memory_order_relaxed);
-    return (word & MP_TAG_MASK) == dead_tag || (word & MP_LOCK_LEFT);
+    return (word & MP_TAG_MASK) == dead_tag;
+}
+
+/* While the lock still says that the dead one held it: when it is another
+   object's, that will soon be told, and somebody may have it at once. */
+static void on_dying(void *object, uint32_t dead_tag) {
+    mp_cond_shm *cond = object;
+    if (!cond->lock_at) return; /* its maker died making it */
+    if (held_by(cond, dead_tag)) wake(notify_one(cond));
 }
 
 static void on_death(void *object, uint32_t dead_tag) {
     mp_cond_shm *cond = object;
     if (!cond->lock_at) return; /* its maker died making it */
-    if (held_by(cond, dead_tag)) wake(notify_one(cond));
     mp_mutex_lock(&cond->waiters.mutex);
     while (bury_one(cond, dead_tag)) {
     }
@@ -238,6 +243,7 @@ static void check(mp_check *c, const void *object) {
 
 static const mp_object_ops ops = {.name = "Condition",
                                   .destroy = destroy,
+                                  .on_dying = on_dying,
                                   .on_death = on_death,
                                   .check = check};
 

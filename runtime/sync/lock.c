@@ -71,7 +71,11 @@ static int look(mp_lock_shm *lock, uint32_t bits, mp_deadline deadline) {
         /* Else the reaper marked it, or another was faster. */
         return take(lock, word, MP_WAITERS) ? MP_LOCK_ABANDONED : -EAGAIN;
     }
-    if (mp_deadline_passed(deadline)) return -ETIMEDOUT;
+    if (mp_deadline_passed(deadline)) {
+        /* The wake that I got, maybe, is for another who sleeps. */
+        if (bits) mp_lock_wake(lock);
+        return -ETIMEDOUT;
+    }
     int r = sleep_on(lock, word, &owner, deadline);
     return r == 0 ? -EAGAIN : r;
 }

@@ -63,7 +63,11 @@ int mp_sem_acquire_slow(mp_sem_shm *sem, mp_deadline deadline) {
                 return 0;
             continue;
         }
-        if (mp_deadline_passed(deadline)) return -ETIMEDOUT;
+        if (mp_deadline_passed(deadline)) {
+            /* The wake that I got, maybe, is for another who sleeps. */
+            if (slept) mp_sem_wake(sem, 1);
+            return -ETIMEDOUT;
+        }
         int r = sleep_on(sem, word, deadline);
         if (r < 0) return r;
         slept = true;

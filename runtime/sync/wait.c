@@ -49,9 +49,11 @@ int mp_wait_sleep_on(mp_wait_shm *wait, uint32_t seen, uint32_t tag,
     mp_owner owner;
     if (!mp_owner_look(tag, &owner)) return 0;
     mp_deadline slice = mp_wait_slice(wait, seen, deadline);
-    return mp_wait_slept(mp_futex_wait2(&wait->word, seen, owner.life,
-                                        owner.life_word, slice),
-                         slice, deadline);
+    int r = mp_futex_wait2(&wait->word, seen, owner.life, owner.life_word,
+                           slice);
+    /* The kernel wakes one of those who sleep on a life. */
+    if (!mp_tag_alive(tag)) mp_futex_wake(owner.life, INT_MAX);
+    return mp_wait_slept(r, slice, deadline);
 }
 
 void mp_wait_notify_slow(mp_wait_shm *wait, int n) {

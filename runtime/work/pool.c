@@ -10,7 +10,7 @@
 
 enum {
     FUNCTIONS_KEPT = 32, /* unused ones, for the next job */
-    RESTARTS = 5         /* of a crew that dies as it starts */
+    RESTARTS = 20        /* of a crew that dies as it starts */
 };
 
 /* ---- lifetime ------------------------------------------------------- */

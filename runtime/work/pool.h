@@ -181,7 +181,10 @@ mp_ref mp_pool_reason(const mp_pool_shm *pool);
 int mp_pool_add(mp_pool_shm *pool, const mp_job_spec *spec,
                 mp_job_shm **job);
 
-/* The input cell of item i; i < fed + window - (items not consumed). */
+/* The input cell of item i; i < fed + window - (items not consumed). A block
+   is PUBLISHED by the caller (mp_publish) when it stands there: it is the
+   job's until the caller frees it, so that the workers still have it when
+   the caller dies. */
 mp_cell_shm *mp_job_in(const mp_job_shm *job, uint64_t i);
 mp_cell_shm *mp_job_out(const mp_job_shm *job, uint64_t i);
 

@@ -4,11 +4,13 @@
 #include "mem/object.h"
 #include "work/pool_shm.h"
 
-/* jobs .. done_with  counted in the list of all jobs
+/* workers            as many as the block has room for
+   jobs .. done_with  counted in the list of all jobs
    claims, matched    claims in use; those of jobs in that list */
 typedef struct tally {
     mp_check *c;
     const mp_pool_shm *pool;
+    uint32_t workers;
     uint64_t jobs, runnable, done_with, claims, matched, uses;
 } tally;
 
@@ -102,7 +104,7 @@ static void check_workers(tally *t) {
     bool kept = mp_check_quiet(t->c) &&
                 mp_check_u32(t->c, &t->pool->state) == MP_POOL_RUN &&
                 mp_check_tag(t->c, crew) == MP_TAG_ALIVE;
-    for (uint32_t i = 0; i < t->pool->workers; i++) {
+    for (uint32_t i = 0; i < t->workers; i++) {
         claim k = claim_of(t, i);
         check_claim(t, i, &k);
         check_worker(t, i, &k, kept);
@@ -117,15 +119,17 @@ static void check_workers(tally *t) {
 
 /* ---- cells ---------------------------------------------------------- */
 
-/* Numbers of a job as they were at one moment. */
+/* Numbers of a job as they were at one moment; `window` of the cells that
+   its block does have, with or without those for inputs. */
 typedef struct counts {
     uint64_t done, next, fed, count, active, dropped, window;
     uint32_t runnable;
+    bool inputs;
 } counts;
 
 /* Is item i yet to be run by somebody? */
 static bool is_pending(const tally *t, mp_ref job, uint64_t i) {
-    for (uint32_t k = 0; k < t->pool->workers; k++) {
+    for (uint32_t k = 0; k < t->workers; k++) {
         claim its = claim_of(t, k);
         if (its.job == job && i >= its.at && i < its.high) return true;
     }
@@ -155,14 +159,23 @@ static void check_result(const tally *t, mp_ref job, const counts *n,
         mp_check_block_if(t->c, get(t, &cell->value), 1, "result");
 }
 
-/* The caller owns them until they are taken. */
+/* Blocks in input cells are the job's from when they stand there, fed or not,
+   until their results are taken; then they are forgotten, or stale when the
+   caller is just about to. */
+static void check_inputs(const tally *t, const mp_cell_shm *cells,
+                         uint64_t window) {
+    for (uint64_t i = 0; i < window; i++)
+        if (is_block(get(t, &cells[i].mark)) && get(t, &cells[i].value))
+            mp_check_block_if(t->c, get(t, &cells[i].value), 1, "input");
+}
+
+/* One that is yet to be claimed is there. */
 static void check_input(const tally *t, mp_ref job, const counts *n,
                         const mp_cell_shm *cells, uint64_t i) {
     const mp_cell_shm *cell = &cells[i & (n->window - 1)];
     if (!is_block(get(t, &cell->mark))) return;
     mp_ref value = get(t, &cell->value);
-    if (mp_check_block_size(t->c, value) == 0 &&
-        mp_check_tag(t->c, t->pool->caller) == MP_TAG_ALIVE)
+    if (mp_check_block_size(t->c, value) == 0)
         mp_check_report(t->c, "job 0x%jx: the input of item %ju is 0x%jx, "
                               "which is no block, or a free one",
                         (uintmax_t)job, (uintmax_t)i, (uintmax_t)value);
@@ -175,30 +188,34 @@ static void check_cells(const tally *t, mp_ref ref, const mp_job_shm *job,
     const mp_cell_shm *in = out + n->window;
     uint64_t i = n->next > n->window ? n->next - n->window : 0;
     for (; i < n->next; i++) check_result(t, ref, n, out, i);
-    for (; mp_check_u64(t->c, &job->in) && !n->dropped && i < n->fed; i++)
-        check_input(t, ref, n, in, i);
+    if (!n->inputs) return;
+    check_inputs(t, in, n->window);
+    uint64_t end = n->fed - i < n->window ? n->fed : i + n->window;
+    for (; !n->dropped && i < end; i++) check_input(t, ref, n, in, i);
 }
 
 /* ---- jobs ----------------------------------------------------------- */
 
 /* Where the cells are; false when they are not within the block. */
-static bool check_shape(const tally *t, mp_ref ref, const mp_job_shm *job) {
+static bool check_shape(const tally *t, mp_ref ref, const mp_job_shm *job,
+                        counts *n) {
     uint64_t window = mp_check_u64(t->c, &job->window);
-    uint64_t size = mp_check_block_size(t->c, ref), room = size - sizeof *job;
-    uint64_t out = MP_REF_OFFSET(ref) + sizeof *job;
+    uint64_t size = mp_check_block_size(t->c, ref);
+    uint64_t from = MP_REF_OFFSET(ref) + sizeof *job;
+    uint64_t out = mp_check_u64(t->c, &job->out);
     uint64_t in = mp_check_u64(t->c, &job->in);
-    uint64_t cells = sizeof(mp_cell_shm) * (in ? 2 : 1);
+    bool inputs = mp_check_u32(t->c, &job->source) == MP_JOB_CELLS;
+    uint64_t bytes = sizeof(mp_cell_shm) * (inputs ? 2 : 1);
+    n->window = window;
+    n->inputs = inputs;
     if (size >= sizeof *job && window && !(window & (window - 1)) &&
-        window <= room / cells && mp_check_u64(t->c, &job->out) == out &&
-        in == (job->source == MP_JOB_CELLS
-                   ? out + window * sizeof(mp_cell_shm)
-                   : 0))
+        window <= (size - sizeof *job) / bytes && out == from &&
+        in == (inputs ? out + window * sizeof(mp_cell_shm) : 0))
         return true;
     mp_check_report(t->c, "job 0x%jx: %ju cells, out at 0x%jx, in at 0x%jx: "
                           "expected them within its %ju bytes",
-                    (uintmax_t)ref, (uintmax_t)window,
-                    (uintmax_t)mp_check_u64(t->c, &job->out), (uintmax_t)in,
-                    (uintmax_t)size);
+                    (uintmax_t)ref, (uintmax_t)window, (uintmax_t)out,
+                    (uintmax_t)in, (uintmax_t)size);
     return false;
 }
 
@@ -210,14 +227,13 @@ static counts counts_of(const tally *t, const mp_job_shm *job) {
     n.count = get(t, &job->count);
     n.active = get(t, &job->active);
     n.dropped = get(t, &job->dropped);
-    n.window = mp_check_u64(t->c, &job->window);
     n.runnable = mp_check_u32(t->c, &job->runnable);
     return n;
 }
 
 static void check_counts(tally *t, mp_ref ref, const counts *n) {
     uint64_t claims = 0, items = 0;
-    for (uint32_t i = 0; n->active && i < t->pool->workers; i++) {
+    for (uint32_t i = 0; n->active && i < t->workers; i++) {
         claim k = claim_of(t, i);
         if (k.job != ref) continue;
         claims++;
@@ -269,8 +285,8 @@ static void check_job(tally *t, mp_ref ref, const mp_job_shm *job,
                         (uintmax_t)before);
     mp_check_again(t->c, mp_check_u64(t->c, &job->function),
                    sizeof(mp_function_shm), "job's function");
-    if (!check_shape(t, ref, job)) return;
     counts n = counts_of(t, job);
+    if (!check_shape(t, ref, job, &n)) return;
     t->runnable += n.runnable;
     t->done_with += n.dropped && n.active == 0 &&
                     (n.dropped == MP_JOB_CANCELLED || n.done == n.count);
@@ -362,8 +378,9 @@ static void check_words(const tally *t) {
 
 void mp_pool_check(mp_check *c, const void *object) {
     tally t = {.c = c, .pool = object};
-    if (!mp_check_size(c, sizeof *t.pool) ||
-        !mp_check_size(c, sizeof *t.pool + (uint64_t)t.pool->workers *
+    if (!mp_check_size(c, sizeof *t.pool)) return;
+    t.workers = mp_check_u32(c, &t.pool->workers);
+    if (!mp_check_size(c, sizeof *t.pool + (uint64_t)t.workers *
                                                sizeof(mp_worker_shm)))
         return;
     mp_ref reason = mp_check_u64(c, &t.pool->reason);

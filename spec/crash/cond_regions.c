@@ -128,6 +128,11 @@ static void await_reaped(void) {
 
 static void look_after_them(void) {
     pass_gate();
+    /* Those who have waited for so long would look around late. */
+    if (crash_noted(DEADLINE)) {
+        acquire();
+        release();
+    }
     await_notified();
     await_reaped();
     acquire();

@@ -49,6 +49,8 @@
               moment at which nobody can have noticed
    after      killer, when the victim is dead: ends what ready began and wake
               has not, as a lock held
+   most       of more points than so many, so many are tried, evenly spread,
+              but for CRASH_ALL; 0: all. For what is long and slow
    peers      how many there are, at most CRASH_PEERS
    peer       each peer, once per life: after the death, or when
               crash_begin_peers says so
@@ -65,6 +67,7 @@ typedef struct crash_region {
     void (*wake)(int n);
     void (*dying)(void);
     void (*after)(void);
+    uint64_t most;
     int peers;
     void (*peer)(int which);
     void (*check)(void);

@@ -211,6 +211,7 @@ static const crash_region lock_left = {
     .name = "lock: acquire a dead one's, which reaps it",
     .set_up = set_up,
     .ready = leave_held,
+    .most = 600,
     .run = acquire_left,
     .dying = look_if_left,
     .peers = 2,

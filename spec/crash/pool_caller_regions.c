@@ -1,10 +1,8 @@
-/* A pool whose caller dies: it goes with it. */
+/* A pool goes with its caller, whatever it was about to do. Victim and peers
+   are callers here, each with a pool of its own, and its workers, too. */
 #include "pool_tools.h"
 
 SPEC_PREPARE { prepare_pools(); }
-
-/* One who is caller and worker. The pool goes with it. */
-static void open_own(void) { open_pool(); }
 
 static void begin_job(void) {
     add_job(MP_JOB_CELLS, MP_JOB_OPEN, CHUNK);
@@ -28,13 +26,13 @@ static void drop_under_way(void) {
     begin_job();
 }
 
-static void close_own(void) { mp_object_detach(pool_id); }
+static void drop_pool(void) { mp_object_detach(pool_id); }
 
 static void live_as_caller(void) {
-    open_own();
+    open_pool();
     begin_job();
     drop_under_way();
-    close_own();
+    drop_pool();
 }
 
 static void peer_calls(int which) {
@@ -43,7 +41,7 @@ static void peer_calls(int which) {
 }
 
 static void begin_as_caller(void) {
-    open_own();
+    open_pool();
     victim_begins();
 }
 
@@ -71,7 +69,7 @@ CRASH_REGION(pool_drop)
 static const crash_region pool_destroy = {
     .name = "pool: the caller drops the pool with a job",
     .begin = begin_with_job,
-    .run = close_own,
+    .run = drop_pool,
     .peers = PEERS,
     .peer = peer_calls};
 CRASH_REGION(pool_destroy)

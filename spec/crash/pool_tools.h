@@ -9,7 +9,6 @@
 #include "crash.h"
 #include "mem/heap.h"
 #include "mem/object.h"
-#include "mem/reap.h"
 #include "mem/slot.h"
 #include "region_tools.h"
 #include "work/pool_shm.h"
@@ -61,7 +60,8 @@ static inline mp_ref function_of(uint64_t word) {
     return MP_REF_OFFSET(function);
 }
 
-static inline mp_job_shm *add(uint32_t source, uint64_t count, uint64_t chunk) {
+static inline mp_job_shm *add(uint32_t source, uint64_t count,
+                              uint64_t chunk) {
     mp_job_spec said = {.function = function_of(1),
                         .source = source,
                         .start = 100,

@@ -59,6 +59,14 @@ static inline void bury_dead(mp_proc *dead) {
     mp_proc_close(dead);
 }
 
+/* Participants, and places kept for some that are to come. */
+static inline uint32_t slots_in_use(void) {
+    uint32_t n = 0, high = atomic_load(&mp_me->super->slots);
+    for (uint32_t i = 1; i < high; i++)
+        n += (atomic_load(&mp_slot_at(i)->state) & 3) != MP_SLOT_FREE;
+    return n;
+}
+
 /* ---- the heap ---------------------------------------------------------
 
    In `begin`: a block of this size costs the victim no new span any more, of

@@ -107,6 +107,17 @@ SPEC("fsck: finds runs and spans of those who are not") {
     close_world(&w);
 }
 
+SPEC("fsck: finds spans that this thread has, and does not know") {
+    super_of();
+    mp_spans *mine = mp_me->spans;
+    uint64_t large = MP_REF_OFFSET(w.large) >> MP_UNIT_SHIFT;
+    poke32(&mine[0].n, 0);
+    EXPECT("slot 1: uses 6 spans, expected 7, which it owns");
+    poke32(&mine[0].unit[0], (uint32_t)large);
+    EXPECT("for blocks of class 0, but its entry is 0x");
+    close_world(&w);
+}
+
 /* The state word of a block in a span of one unit. */
 static _Atomic uint32_t *state_of(mp_ref block) {
     uint64_t offset = MP_REF_OFFSET(block);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "mem/arena.h"
+#include "mem/fsck.h"
 #include "mem/heap.h"
 #include "mem/reap.h"
 
@@ -36,6 +37,13 @@ enum {
 #define SANITIZED true
 #else
 #define SANITIZED false
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+/* A report ends its process, and so the spec: one that goes on and ends by
+   _exit would keep it to itself. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void) { return "halt_on_error=1"; }
 #endif
 
 /* In gcc's and clang's leak sanitizer; absent in a plain build. */
@@ -256,6 +264,10 @@ static void compare_children(const spec *s) {
         note(s, "left a live child");
 }
 
+static void note_finding(void *ctx, const char *finding) {
+    note(ctx, "left an arena that is not right: %s", finding);
+}
+
 /* What the dead held is given back by whoever looks for them. */
 static void compare_heap(const spec *s, const state *before) {
     double end = spec_now() + GRACE * slower();
@@ -265,11 +277,13 @@ static void compare_heap(const spec *s, const state *before) {
     do {
         mp_reap_sweep();
         used = mp_heap_used();
-        if (used <= before->heap)
+        if (used <= before->heap && mp_fsck(MP_FSCK_QUIET, NULL, NULL) == 0)
             return;
         spec_pause();
     } while (spec_now() < end);
-    note(s, "left %ju bytes in the arena", used - before->heap);
+    if (used > before->heap)
+        note(s, "left %ju bytes in the arena", used - before->heap);
+    mp_fsck(MP_FSCK_QUIET, note_finding, (void *)(uintptr_t)s);
 }
 
 static void compare(const spec *s, const state *before) {

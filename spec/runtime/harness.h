@@ -14,8 +14,9 @@
    a child's, and fails the spec.
 
    After the spec the harness checks that it left no child (not even a
-   zombie), no descriptor, no arena byte, and signal mask and working
-   directory as they were; descendants get two seconds to end.
+   zombie), no descriptor, no arena byte, an arena in which every invariant
+   holds (mem/fsck.h), and signal mask and working directory as they were;
+   descendants get two seconds to end.
 
    Run: build/spec/runtime_spec [-v] [words of a name], in any directory. */
 #ifndef MP_SPEC_HARNESS_H

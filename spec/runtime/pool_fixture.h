@@ -193,6 +193,7 @@ static inline void feed(fixture *f, job *j) {
         bool block = j->fed % 2 == 0;
         cell->value = block ? new_block(number) : number;
         cell->mark = block ? MP_CELL_BLOCK : NUMBER;
+        if (block) mp_publish(cell->value);
     }
     if (j->fed != before) mp_job_feed(f->pool, j->shm, j->fed);
 }

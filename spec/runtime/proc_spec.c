@@ -45,6 +45,19 @@ static bool forked(mp_proc *proc) {
 
 /* --- the end of a child ------------------------------------------------ */
 
+SPEC("proc: who gives a slot back late leaves its next owner alone") {
+    uint32_t first, second;
+    CHECK_OK(mp_slot_reserve(&first));
+    mp_slot_shm *slot = mp_slot_at(first);
+    uint32_t old = mp_tag_of(first, atomic_load(&slot->gen));
+    mp_slot_release(first);
+    CHECK_OK(mp_slot_reserve(&second));
+    CHECK_EQ(second, first);
+    mp_reap_reserved(old, true); /* as two may who notice one death */
+    CHECK_EQ(atomic_load(&slot->state) & 3, MP_SLOT_FORKING);
+    mp_slot_release(second);
+}
+
 SPEC("proc: a child's exit status is what it ended by, modulo 256") {
     static const int given[] = {0, 7, 256, 300, -1};
     static const int wanted[] = {0, 7, 0, 44, 255};

@@ -159,6 +159,52 @@ SPEC("cond: a dead waiter is passed over") {
     drop_tokens(t);
 }
 
+/* The lock is another object's, and somebody has it before the condition is
+   told of the death: here, an object between the two takes it. */
+static mp_lock_shm *snatched;
+static uint32_t snatcher; /* the waiter may be the one that reaps */
+
+static void snatch(void *object, uint32_t dead_tag) {
+    (void)object, (void)dead_tag;
+    if (mp_me->tag != snatcher) return;
+    mp_lock_acquire(snatched, MP_AT_ONCE); /* if the notified one has not */
+}
+
+static void wait_and_leave(void *argument) {
+    enter(argument);
+    CHECK(wait_in(argument, 20));
+    leave(argument);
+}
+
+static void hold(void *argument) {
+    enter(argument);
+    for (;;) pause();
+}
+
+SPEC("cond: the death of a holder notifies, whoever has the lock since") {
+    static const mp_object_ops ops = {.name = "Snatcher", .on_death = snatch};
+    uint32_t lock_id, between, id, gen;
+    CHECK_OK(mp_lock_create(&lock_id, &gen));
+    snatched = mp_object_block(lock_id);
+    snatcher = mp_me->tag;
+    mp_object_declare(MP_TYPE_POOL, &ops);
+    CHECK_OK(mp_object_create(MP_TYPE_POOL, mp_alloc(64), &between, &gen));
+    CHECK_OK(mp_cond_create(lock_id, snatched, false, &id, &gen));
+    CHECK(lock_id < between && between < id); /* told in this order */
+    mp_cond_shm *cond = mp_object_block(id);
+    mp_proc waiter = start(wait_and_leave, cond);
+    CHECK_SOON(mp_cond_waiting(cond) == 1);
+    mp_proc holder = start(hold, cond);
+    CHECK_SOON(mp_lock_owner(snatched) == holder.tag);
+    kill_now(&holder);
+    CHECK_EQ(mp_cond_waiting(cond), 0);
+    if (mp_lock_mine(snatched)) leave(cond);
+    CHECK_EQ(finish(&waiter), 0);
+    mp_object_detach(id);
+    mp_object_detach(between);
+    mp_object_detach(lock_id);
+}
+
 SPEC("cond: who dies notified, before it ran, passes the notify on") {
     tokens *t = new_tokens();
     mp_proc first = start_taker(t, 1);

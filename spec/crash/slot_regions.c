@@ -1,0 +1,125 @@
+/* Slots, and the way of a child into its own. */
+#include "mem/slot.h"
+
+#include "crash.h"
+#include "mem/object.h"
+#include "region_tools.h"
+#include "sync/lock.h"
+
+SPEC_PREPARE {
+    uint32_t id, gen;
+    CHECK_OK(mp_open());
+    mp_lock_open();
+    CHECK_OK(mp_lock_create(&id, &gen));
+    mp_object_detach(id);
+}
+
+enum { PEERS = 2 };
+
+/* HELD       the victim has the lock when it dies
+   ABANDONED  how many were told so */
+enum { HELD, ABANDONED };
+
+static uint32_t id, gen;
+static mp_lock_shm *lock;
+
+static void set_up(void) {
+    CHECK_OK(mp_lock_create(&id, &gen));
+    lock = mp_object_block(id);
+}
+
+static void tear_down(void) { mp_object_detach(id); }
+
+/* No slot is left behind, none is given twice, and nobody but the living
+   holds the object. */
+static void check(void) {
+    CHECK_EQ(slots_in_use(), 1 + PEERS);
+    CHECK_EQ(mp_object_refs(id), 1 + PEERS);
+}
+
+/* ---- a fork that fails ------------------------------------------------ */
+
+static void reserve_and_release(void) {
+    uint32_t index, other;
+    CHECK_OK(mp_slot_reserve(&index));
+    CHECK_OK(mp_slot_reserve(&other));
+    CHECK(index != other);
+    mp_slot_release(index);
+    mp_slot_release(other);
+}
+
+static void peer_reserves(int which) {
+    (void)which;
+    reserve_and_release();
+}
+
+static const crash_region slot_reserve = {
+    .name = "slot: reserve two, release them",
+    .set_up = set_up,
+    .run = reserve_and_release,
+    .peers = PEERS,
+    .peer = peer_reserves,
+    .check = check,
+    .tear_down = tear_down};
+CRASH_REGION(slot_reserve)
+
+static void have_room(void) { warm_up(4096); }
+
+/* With what the child was to hold. */
+static void reserve_with_ledger(void) {
+    uint32_t index;
+    CHECK_OK(mp_slot_reserve(&index));
+    CHECK_OK(mp_object_copy_ledger(index));
+    CHECK_EQ(mp_object_refs(id) - 1 - PEERS, 2);
+    mp_slot_release(index);
+}
+
+static const crash_region slot_ledger = {
+    .name = "slot: reserve, copy the ledger, release",
+    .set_up = set_up,
+    .begin = have_room,
+    .run = reserve_with_ledger,
+    .most = 600,
+    .peers = PEERS,
+    .peer = peer_reserves,
+    .check = check,
+    .tear_down = tear_down};
+CRASH_REGION(slot_ledger)
+
+/* ---- birth ------------------------------------------------------------ */
+
+static void acquire_and_release(void) {
+    int r;
+    while ((r = mp_lock_acquire(lock, mp_deadline_in(10))) == -EINTR) {
+    }
+    CHECK(r == 0 || r == MP_LOCK_ABANDONED);
+    if (r == MP_LOCK_ABANDONED) crash_count(ABANDONED);
+    CHECK_EQ(mp_lock_release(lock), 0);
+}
+
+static void peer_acquires(int which) {
+    (void)which;
+    acquire_and_release();
+}
+
+static void look_who_has_it(void) {
+    uint32_t word = atomic_load(&lock->word);
+    crash_note(HELD, (word & MP_TAG_MASK) == crash_victim());
+}
+
+static void check_birth(void) {
+    check();
+    CHECK_EQ(crash_noted(ABANDONED), crash_noted(HELD));
+}
+
+static const crash_region slot_claim = {
+    .name = "slot: a child becomes a participant",
+    .set_up = set_up,
+    .from_birth = true,
+    .run = acquire_and_release,
+    .dying = look_who_has_it,
+    .peers = PEERS,
+    .peer = peer_acquires,
+    .check = check_birth,
+    .tear_down = tear_down};
+CRASH_REGION(slot_claim)
