@@ -32,8 +32,8 @@ static void destroy(void *object) {
 static void on_death(void *object, uint32_t tag) {
     mp_pool_shm *pool = object;
     (void)tag;
-    mp_wait_notify(&pool->done, INT_MAX);
-    mp_wait_notify(&pool->work, INT_MAX);
+    mp_wait_notify_late(&pool->done);
+    mp_wait_notify_late(&pool->work);
 }
 
 void mp_pool_open(void) {

@@ -329,6 +329,7 @@ static void after_wait(void) {
                                         .poised = crash_begin_peers,     \
                                         .run = wait_on,                  \
                                         .wake = let_it_have,             \
+                                        .most = 600,                     \
                                         .dying = expect_passed_on,       \
                                         .after = after_wait,             \
                                         .peers = PEERS,                  \

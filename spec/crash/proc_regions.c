@@ -80,6 +80,7 @@ static const crash_region proc_fork = {
     .name = "proc: fork a child that takes a lock",
     .set_up = set_up,
     .begin = begin_fork,
+    .most = 800,
     .run = fork_one,
     .peers = PEERS,
     .peer = peer,

@@ -155,7 +155,20 @@ static int slower(void) {
     return n > 0 ? n : SANITIZED ? SLOWER : 1;
 }
 
+/* How much longer a spec may last that does more, by SPEC_LONGER. */
+static int longer(void) {
+    const char *told = getenv("SPEC_LONGER");
+    int n = told ? atoi(told) : 0;
+    return n > 0 ? n : 1;
+}
+
 bool spec_sanitized(void) { return slower() > 1; }
+
+bool spec_has_pidfds(void) {
+    int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (fd >= 0) close(fd);
+    return fd >= 0;
+}
 
 pid_t spec_fork(void (*work)(void *), void *argument) {
     fflush(NULL);
@@ -377,7 +390,7 @@ static void judge(const spec *s, bool in_time, int status, int seconds) {
 
 /* Runs a spec; returns whether it passed. */
 static bool run(const spec *s) {
-    int status = 0, seconds = s->seconds * slower();
+    int status = 0, seconds = s->seconds * slower() * longer();
     *failures = 0;
     fflush(NULL);
     pid_t pid = fork();

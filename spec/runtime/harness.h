@@ -101,8 +101,12 @@ void spec_pause(void); /* a millisecond */
 /* What to say besides when a check fails in this process. */
 void spec_on_failure(void (*say)(void));
 
-/* Built with sanitizers (slower, and address space limits do not work)? */
+/* Built with sanitizers, or under valgrind (slower, and address space limits
+   do not work)? */
 bool spec_sanitized(void);
+
+/* Are there pidfds? Old kernels and valgrind have none. */
+bool spec_has_pidfds(void);
 
 /* --- what the macros use --------------------------------------------- */
 

@@ -24,7 +24,8 @@ static void pause_us(long us) {
 }
 
 /* Kills a process of this spec's group, and no other: a pid may have passed
-   to a stranger, but what a pidfd names stays the same. */
+   to a stranger, but what a pidfd names stays the same. (Where there are
+   none, nobody is killed.) */
 static bool kill_ours(pid_t pid) {
     int fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
     if (fd < 0) return false;
@@ -65,6 +66,10 @@ static unsigned stop_killer(killer *k, pid_t pid) {
     return k->kills;
 }
 
+static void check_kills(unsigned kills, unsigned least) {
+    CHECK(kills > least || !spec_has_pidfds());
+}
+
 enum { WORKERS = 4 };
 
 /* One job while the killer is about: every item is run once at most, and
@@ -83,7 +88,7 @@ static void storm(uint32_t source, uint64_t chunk, int64_t spin_ns,
     while (j.taken < MOST_ITEMS && spec_now() < end)
         take_until(&f, &j, j.taken + WINDOW / 2);
     unsigned kills = stop_killer(k, pid);
-    CHECK(kills > 50);
+    check_kills(kills, 50);
     CHECK(j.taken > 100);
     CHECK(j.lost <= kills);
     for (uint64_t i = 0; i < j.taken; i++) CHECK(p.notes[i] <= 1);
@@ -128,7 +133,7 @@ SPEC_WITHIN(60, "pool: jobs come and go under kills, and leave no byte") {
         mp_job_drop(f.pool, j.shm,
                     released ? MP_JOB_RELEASED : MP_JOB_CANCELLED);
     }
-    CHECK(stop_killer(k, pid) > 50);
+    check_kills(stop_killer(k, pid), 50);
     CHECK(rounds > 20);
     close_pool(&f);
 }
@@ -149,7 +154,7 @@ SPEC_WITHIN(60, "pool: crews are killed among their workers") {
     while (j.taken < MOST_ITEMS && spec_now() < end)
         take_until(&f, &j, j.taken + WINDOW / 2);
     atomic_store(f.target, 0);
-    CHECK(stop_killer(k, pid) > 20);
+    check_kills(stop_killer(k, pid), 20);
     for (uint64_t i = 0; i < j.taken; i++) CHECK(p.notes[i] <= 1);
     mp_job_drop(f.pool, j.shm, MP_JOB_CANCELLED);
     CHECK_EQ(run_job(&f, 100, 0, MP_JOB_CELLS), 0);

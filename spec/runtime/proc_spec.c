@@ -231,7 +231,7 @@ SPEC("proc: a closed stdin of the parent stays out of the child's way") {
         CHECK_EQ(getchar(), EOF);
         mp_proc_exit(0);
     }
-    CHECK(p.pidfd > 2);
+    CHECK(p.pidfd > 2 || !spec_has_pidfds());
     dup2(saved, 0);
     close(saved);
     CHECK_EQ(end_of(&p), 0);
@@ -326,6 +326,7 @@ static bool ended_within(int pidfd, int ms) {
 SPEC("proc: when a parent is killed its children go, busy or idle") {
     _Atomic pid_t *pids = spec_shared(2 * sizeof *pids);
     mp_proc p, deeper;
+    if (!spec_has_pidfds()) return; /* the end is looked at by them */
     if (forked(&p)) {
         for (int i = 0; i < 2; i++)
             if (forked(&deeper)) {
