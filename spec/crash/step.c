@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 enum {
-    FIRST = 3,    /* runs of an instruction that are always points */
-    SAMPLE = 16,  /* ... and one of so many others; fewer in a long loop, whose
+    FIRST = 2,    /* runs of an instruction that are always points */
+    SAMPLE = 32,  /* ... and one of so many others; fewer in a long loop, whose
                      later rounds take long to come to */
     MOST = 4000000,
     MOST_SLEEPS = 1000,
