@@ -51,7 +51,8 @@ OUTPUTS := $(BUILD)/mplua $(BUILD)/mp/core.so $(BUILD)/libmplua.a
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all demo test spec spec-c spec-lua crash stress bench fuzz lint san clean install \
+.PHONY: all demo test spec spec-c spec-lua crash access tsan \
+        valgrind model storm stress bench fuzz lint san clean install \
         uninstall help FORCE
 
 all: $(OUTPUTS) ## build/mplua, build/mp/core.so, build/libmplua.a
@@ -125,8 +126,14 @@ stress: all $(PROOF) $(apart) ## for hours: every point, storms (SECONDS each)
 	  valgrind model storm lua
 spec-c: $(BUILD)/spec/runtime_spec ## the specs in C (FILTER=words of a name)
 	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' c
-crash: $(BUILD)/spec/crash_spec ## kill at every instruction (FILTER=words)
-	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' crash
+crash: $(BUILD)/spec/crash_spec ## kill before every instruction (FILTER=words)
+access: $(BUILD)/access/spec/crash_spec ## ... before every store, on any machine
+tsan: $(BUILD)/tsan/spec/runtime_spec ## what runs in threads, races detected
+valgrind: $(BUILD)/spec/runtime_spec ## a selection of specs in C under valgrind
+model: ## the models of the protocols, by spin
+storm: all ## kills, stops, limits under the whole API, some seconds each
+crash access tsan valgrind model storm:
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' $@
 spec-lua: all ## the specs in Lua (SPEC=file FILTER=pattern)
 	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' lua $(SPEC)
 san: ## every spec again, under the address and undefined sanitizers
