@@ -119,8 +119,8 @@ apart = $(if $(ACCESS)$(TSAN),,$(BUILD)/access/spec/crash_spec \
           $(BUILD)/tsan/spec/runtime_spec)
 
 spec: all $(PROOF) $(apart)
-	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' \
-	  $(if $(FILTER),c crash,c crash access tsan valgrind model storm) lua
+	@sh scripts/spec -b $(BUILD) -f '$(FILTER)' $(if $(FILTER),c crash lua, \
+	  -p 'valgrind model' c crash access tsan storm lua)
 stress: all $(PROOF) $(apart) ## for hours: every point, storms (SECONDS each)
 	@LONG=$(SECONDS) sh scripts/spec -b $(BUILD) c crash access tsan \
 	  valgrind model storm lua
