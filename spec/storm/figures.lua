@@ -145,14 +145,16 @@ local CASES <const> = {
 }
 
 --- Judges a case. Where the machine has other work to do, tasks that compute
--- last longer than 10 ms, and the figure says nothing of them.
+-- last longer than 10 ms, and the figure says nothing of them: of two workers
+-- that are killed a hundred times a second one in three tasks of 10 ms does
+-- not live to its end, of 15 ms every second one.
 local function judge_throughput(storm, case, seconds)
     local share, rate = share_of(storm, case, seconds, 3)
     if share < SHARE then
         -- What else the machine does may spoil one look, not two.
         share, rate = share_of(storm, case, 2 * seconds, 5)
     end
-    if share < SHARE and rate < 0.6 * 100 * case.workers then
+    if share < SHARE and rate < 0.9 * 100 * case.workers then
         print(case.name .. ": not judged, the machine is busy")
         return
     end
