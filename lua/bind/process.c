@@ -185,8 +185,8 @@ static int process_start(lua_State *L) {
     /* Before the fork, so that nothing can fail after it. */
     lua_pushvalue(L, DAEMON + 1);
     c->ref = luaL_ref(L, DAEMON + 2);
-    int r = mp_family_fork(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
-                           lua_toboolean(L, DAEMON), 0);
+    int r = mp_family_start(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
+                            lua_toboolean(L, DAEMON), NULL);
     if (r == 1) run_child(L);
     if (r < 0) {
         forget(L, c);

@@ -32,12 +32,12 @@ static void look_around(void) {
     }
 }
 
-int mp_family_fork(mp_relative **out, const void *owner, bool daemon,
-                   int flags) {
+int mp_family_start(mp_relative **out, const void *owner, bool daemon,
+                    const mp_start *start) {
     look_around();
     mp_relative *relative = calloc(1, sizeof *relative);
     if (!relative) return -ENOMEM;
-    int r = mp_proc_fork(&relative->proc, flags);
+    int r = mp_proc_start(&relative->proc, start);
     if (r == 1) return r; /* freeing it would cost the child a page */
     if (r < 0) {
         free(relative);

@@ -1,8 +1,8 @@
 /* The children that this process looks after until its own end: those whose
    start a user asked for (a pool's workers are its crew's, not family).
 
-   Invariant: the family is the list of the children that this process forked
-   by mp_family_fork and has not yet seen ended. It is process-local global
+   Invariant: the family is the list of the children that this process started
+   by mp_family_start and has not yet seen ended. It is process-local global
    state, because a process also ends by exit(), where no caller is left to
    hold it; a forked child begins with an empty one.
    Owns: a relative belongs to the caller, who drops it; one that still runs
@@ -13,7 +13,7 @@
 
 #include <stdbool.h>
 
-#include "proc/proc.h"
+#include "proc/start.h"
 
 typedef struct mp_relative {
     mp_proc proc;
@@ -24,11 +24,11 @@ typedef struct mp_relative {
     struct mp_relative *next;
 } mp_relative;
 
-/* Forks (see mp_proc_fork) a relative, malloc'ed; first it takes note of
+/* Starts (see mp_proc_start) a relative, malloc'ed; first it takes note of
    those that have ended. `owner` tells whose it is: an address.
-   1 in the child, 0 in the parent, -errno. */
-int mp_family_fork(mp_relative **relative, const void *owner, bool daemon,
-                   int flags);
+   1 in a forked child, 0 in the parent, -errno. */
+int mp_family_start(mp_relative **relative, const void *owner, bool daemon,
+                    const mp_start *start);
 
 /* mp_proc_wait; one that ended leaves the list. */
 int mp_family_wait(mp_relative *relative, mp_deadline deadline);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,11 +20,30 @@ enum {
     BIRTH_NS = 1000000    /* from the fork to the claim of the slot, mostly */
 };
 
-const mp_start_method mp_start_methods[] = {{"fork", mp_start_fork},
-                                            {NULL, NULL}};
+const mp_start_method mp_start_methods[] = {
+    {"fork", mp_start_fork, mp_start_look_child, mp_start_sleep_child,
+     mp_start_signal_child},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+const mp_start_method *mp_start_method_named(const char *name) {
+    for (const mp_start_method *m = mp_start_methods; m->name; m++)
+        if (strcmp(m->name, name) == 0) return m;
+    return NULL;
+}
+
+int mp_proc_start(mp_proc *proc, const mp_start *start) {
+    static const mp_start copy = {0};
+    if (!start) start = &copy;
+    const mp_start_method *method =
+        start->method ? start->method : &mp_start_methods[0];
+    int r = method->start(proc, start);
+    if (r == 0) proc->method = method;
+    return r;
+}
 
 int mp_proc_fork(mp_proc *proc, int flags) {
-    return mp_start_fork(proc, flags);
+    const mp_start start = {.flags = flags};
+    return mp_proc_start(proc, &start);
 }
 
 /* Nothing of it may stay: neither what it held, nor the slot of one that
@@ -40,9 +60,13 @@ static void reap(uint32_t tag) {
         mp_reap(tag);
 }
 
+int mp_start_look_child(mp_proc *proc) {
+    return mp_child_poll(proc->pid, proc->pidfd, &proc->exitcode);
+}
+
 /* 0 ended; -EAGAIN. */
 static int look(mp_proc *proc) {
-    int r = mp_child_poll(proc->pid, proc->pidfd, &proc->exitcode);
+    int r = proc->method->look(proc);
     if (r < 0) return r;
     proc->ended = true;
     reap(proc->tag);
@@ -89,7 +113,7 @@ static int sleep_a_little(mp_deadline slice) {
 /* A sleep on the pidfd costs least. (The life word is marked earlier, when
    the end begins; but to be awake by then and spin until it is over delays
    the kernel's work: 470 us per child instead of 200.) */
-static int sleep_until_end(const mp_proc *proc, mp_deadline slice) {
+int mp_start_sleep_child(const mp_proc *proc, mp_deadline slice) {
     int slept;
     if (proc->pidfd >= 0) return mp_child_sleep(proc->pidfd, slice);
     return sleep_on_life(proc->tag, slice, &slept) ? slept
@@ -102,6 +126,10 @@ static int slice_over(mp_deadline slice, mp_deadline deadline) {
     return -EINTR;
 }
 
+int mp_start_signal_child(mp_proc *proc, int signal) {
+    return mp_child_signal(proc->pid, proc->pidfd, signal);
+}
+
 int mp_proc_wait(mp_proc *proc, mp_deadline deadline) {
     if (proc->ended) return 0;
     if (proc->parent != getpid()) return -ECHILD;
@@ -110,7 +138,7 @@ int mp_proc_wait(mp_proc *proc, mp_deadline deadline) {
     if (mp_deadline_passed(deadline)) return -ETIMEDOUT;
     mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
     do {
-        int slept = sleep_until_end(proc, slice);
+        int slept = proc->method->sleep(proc, slice);
         if (slept == -EINTR) return slept;
         r = proc->ended ? 0 : look(proc);
         if (r == -EAGAIN && slept < 0)
@@ -130,7 +158,7 @@ int mp_proc_wait_peer(uint32_t tag, mp_deadline deadline) {
 int mp_proc_signal(mp_proc *proc, int signal) {
     if (proc->ended) return 0;
     if (proc->parent != getpid()) return -ECHILD;
-    return mp_child_signal(proc->pid, proc->pidfd, signal);
+    return proc->method->signal(proc, signal);
 }
 
 void mp_proc_close(mp_proc *proc) {

@@ -36,7 +36,7 @@ static void become(mp_self *self, uint32_t index, int flags) {
     mp_family_begin_in_child();
 }
 
-int mp_start_fork(mp_proc *proc, int flags) {
+int mp_start_fork(mp_proc *proc, const mp_start *start) {
     mp_self *self = mp_me; /* NULL in the child, by mem/slot.c's handler */
     if (!self) return -EOWNERDEAD;
     uint32_t index;
@@ -48,7 +48,7 @@ int mp_start_fork(mp_proc *proc, int flags) {
     if (r < 0) {
         mp_slot_release(index);
     } else if (r == 1) {
-        become(self, index, flags);
+        become(self, index, start->flags);
     } else {
         int pidfd = mp_child_pidfd(pid);
         *proc = (mp_proc){.pid = pid,

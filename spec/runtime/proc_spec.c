@@ -369,7 +369,7 @@ SPEC("proc: any participant's end can be waited for") {
 /* --- the family -------------------------------------------------------- */
 
 static int start(mp_relative **relative, bool daemon) {
-    int r = mp_family_fork(relative, NULL, daemon, 0);
+    int r = mp_family_start(relative, NULL, daemon, NULL);
     CHECK_OK(r);
     return r;
 }
@@ -431,9 +431,9 @@ SPEC("proc: a dropped child goes on, and is awaited in the end") {
 SPEC("proc: only the family of one owner ends with it") {
     static const int one, other;
     mp_relative *mine, *others;
-    if (mp_family_fork(&mine, &one, true, 0) == 1)
+    if (mp_family_start(&mine, &one, true, NULL) == 1)
         for (;;) pause();
-    if (mp_family_fork(&others, &other, true, 0) == 1)
+    if (mp_family_start(&others, &other, true, NULL) == 1)
         for (;;) pause();
     mp_family_end(&one);
     CHECK(mine->proc.ended);
