@@ -13,6 +13,7 @@ __attribute__((visibility("default"))) int luaopen_mp_core(lua_State *L) {
     bind_array_open(L);
     bind_queue_open(L);
     bind_process_open(L);
+    bind_boot_open(L);
     bind_pool_open(L);
     bind_debug_open(L);
     return 1;

@@ -13,6 +13,7 @@ void bind_value_open(lua_State *L);   /* core.Value, RawValue */
 void bind_array_open(lua_State *L);   /* core.Array, RawArray */
 void bind_queue_open(lua_State *L);   /* core.Queue, ... */
 void bind_process_open(lua_State *L); /* core.process */
+void bind_boot_open(lua_State *L);    /* core.settle, more of process */
 void bind_pool_open(lua_State *L);    /* core.pool */
 void bind_debug_open(lua_State *L);   /* core.debug */
 

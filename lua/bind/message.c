@@ -156,9 +156,7 @@ static mp_ref string_block(lua_State *L, int idx, const char *what) {
     return block;
 }
 
-/* The block of a finished encoding. */
-static mp_ref packed_block(lua_State *L, const pack_out *out,
-                           const char *what) {
+mp_ref message_of(lua_State *L, const pack_out *out, const char *what) {
     const pack_handle *gone = NULL;
     mp_ref block = new_block(MESSAGE_PACKED, out->data, out->len,
                              out->handles, out->nhandles, &gone);
@@ -187,7 +185,7 @@ mp_ref message_new(lua_State *L, int first, int n, const char *what) {
     pack_out *out = pack_begin(L);
     for (int i = 0; i < n; i++)
         pack_named(L, out, first + i, list ? i + 1 : 0, what);
-    mp_ref block = packed_block(L, out, what);
+    mp_ref block = message_of(L, out, what);
     pack_end(L, -1);
     lua_pop(L, 1);
     return block;
@@ -286,7 +284,7 @@ void message_encode(lua_State *L, int idx, const char *what, size_t limit,
         form->length = out->len;
         if (out->nhandles == 0 && out->len <= limit) return;
         form->tag = MESSAGE_BLOCK;
-        form->value = packed_block(L, out, what);
+        form->value = message_of(L, out, what);
         pack_end(L, -1);
     }
 }

@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bind/pack.h"
 #include "mem/arena.h"
 
 /* How to read what stands beside it. The numbers live in shared memory only.
@@ -51,6 +52,9 @@ void message_push_scalar(lua_State *L, uint8_t tag, uint64_t value);
    `what`[2].x»; see pack_value) or OSError (ENOMEM), and has then left
    nothing behind; the stack is as before. */
 mp_ref message_new(lua_State *L, int first, int n, const char *what);
+
+/* The same for values that the caller encoded one by one. */
+mp_ref message_of(lua_State *L, const pack_out *out, const char *what);
 
 /* Pushes the values of a block and returns how many. Does not free it. May
    raise (damaged bytes, no memory, a rebuilding function's error). */

@@ -12,9 +12,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "bind/bind.h"
+#include "bind/boot.h"
 #include "bind/core.h"
 #include "mem/arena.h"
 #include "os/child.h"
@@ -118,11 +120,12 @@ void bind_child_enter(lua_State *L) {
 
 enum { BEGIN = 1, REPORT, OBJECT, DAEMON }; /* arguments of start */
 
-static child *new_child(lua_State *L) {
+/* A Child for the Process object at `object`. */
+static child *new_child(lua_State *L, int object) {
     child *c = lua_newuserdatauv(L, sizeof *c, 1);
     *c = (child){.head = {.class = &child_class}, .ref = LUA_NOREF};
     luaL_setmetatable(L, "mp.Child");
-    lua_pushvalue(L, OBJECT);
+    lua_pushvalue(L, object);
     lua_setiuservalue(L, -2, 1);
     return c;
 }
@@ -173,6 +176,36 @@ static int raise_errno(lua_State *L) {
                         "cannot start a process");
 }
 
+/* Pushes nil and an error object: OSError of `r`, or, where `problem` says
+   more, StateError with that. */
+static int push_failure(lua_State *L, int r, const char *problem) {
+    lua_pushnil(L);
+    if (problem && *problem) {
+        bind_pusherror(L, "StateError", "cannot start a process: %s",
+                       problem);
+        return 2;
+    }
+    lua_pushcfunction(L, raise_errno);
+    lua_pushinteger(L, r);
+    lua_pcall(L, 1, 1, 0);
+    return 2;
+}
+
+/* Starts c, which is on top; it is in CHILDREN before, so that nothing can
+   fail afterwards. As mp_family_start. */
+static int start_child(lua_State *L, child *c, bool daemon,
+                       const mp_start *start) {
+    push_children(L);
+    lua_pushvalue(L, -2);
+    c->ref = luaL_ref(L, -2);
+    int r = mp_family_start(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
+                            daemon, start);
+    if (r < 0) forget(L, c);
+    if (r == 0) c->pid = c->relative->proc.pid;
+    lua_pop(L, 1);
+    return r;
+}
+
 /* start(begin, report, object, daemon) -> Child, or nil and an error object
    whose place the caller knows better. In the child it does not return. */
 static int process_start(lua_State *L) {
@@ -180,24 +213,63 @@ static int process_start(lua_State *L) {
     luaL_checktype(L, REPORT, LUA_TFUNCTION);
     lua_settop(L, DAEMON);
     bind_open_runtime(L);
-    child *c = new_child(L);
-    push_children(L);
-    /* Before the fork, so that nothing can fail after it. */
-    lua_pushvalue(L, DAEMON + 1);
-    c->ref = luaL_ref(L, DAEMON + 2);
-    int r = mp_family_start(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
-                            lua_toboolean(L, DAEMON), NULL);
+    child *c = new_child(L, OBJECT);
+    int r = start_child(L, c, lua_toboolean(L, DAEMON), NULL);
     if (r == 1) run_child(L);
-    if (r < 0) {
-        forget(L, c);
-        lua_pushnil(L);
-        lua_pushcfunction(L, raise_errno);
-        lua_pushinteger(L, r);
-        lua_pcall(L, 1, 1, 0);
-        return 2;
+    return r < 0 ? push_failure(L, r, NULL) : 1;
+}
+
+/* ---- starting by the other methods ---------------------------------- */
+
+/* Arguments of start_fresh; the job's follow. */
+enum { METHOD = 1, A_BIRTH, JOB, FRESH_OBJECT, FRESH_DAEMON };
+
+enum { MOST_WORDS = 16 };
+
+/* What mp.program._argv() says, as an array; its strings stay on the stack,
+   in their table. */
+static void get_argv(lua_State *L, const char **argv) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "mp.program");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "_argv");
+    lua_call(L, 0, 1);
+    int n = 0;
+    while (n < MOST_WORDS && lua_rawgeti(L, -1, n + 1) == LUA_TSTRING) {
+        argv[n++] = lua_tostring(L, -1);
+        lua_pop(L, 1);
     }
-    c->pid = c->relative->proc.pid;
-    lua_settop(L, DAEMON + 1);
+    argv[n < MOST_WORDS ? n : MOST_WORDS - 1] = NULL;
+    lua_pop(L, 1);
+}
+
+/* start_fresh(method, birth, job, object, daemon, args...) -> Child, or nil
+   and an error object. `job` is a function, or the Process object itself;
+   raises PicklingError when it cannot travel. */
+static int process_start_fresh(lua_State *L) {
+    const mp_start_method *method =
+        mp_start_method_named(luaL_checkstring(L, METHOD));
+    if (!method || method->start == mp_start_fork)
+        return bind_error(L, "ValueError", "cannot find context for '%s'",
+                          lua_tostring(L, METHOD));
+    const char *argv[MOST_WORDS] = {NULL};
+    int n = lua_gettop(L) - FRESH_DAEMON;
+    bind_open_runtime(L);
+    lua_pushvalue(L, JOB);
+    lua_insert(L, FRESH_DAEMON + 1);
+    child *c = new_child(L, FRESH_OBJECT);
+    int place = lua_gettop(L);
+    if (strcmp(method->name, "thread") != 0) get_argv(L, argv);
+    mp_ref message =
+        bind_boot_message(L, A_BIRTH, FRESH_DAEMON + 1, n + 1);
+    const mp_start start = {.method = method,
+                            .kind = BIND_BOOT_PROCESS,
+                            .message = message,
+                            .argv = argv};
+    lua_pushvalue(L, place);
+    int r = start_child(L, c, lua_toboolean(L, FRESH_DAEMON), &start);
+    if (r < 0) return push_failure(L, r, NULL);
+    lua_settop(L, place);
     return 1;
 }
 
@@ -412,7 +484,8 @@ static void open_at_exit(void) {
 
 void bind_process_open(lua_State *L) {
     static const luaL_Reg functions[] = {
-        {"start", process_start}, {"active", process_active},
+        {"start", process_start}, {"start_fresh", process_start_fresh},
+        {"active", process_active},
         {"methods", process_methods}, {"alive", process_alive},
         {"await", process_await}, {"tag", process_tag},
         {"pidfd", process_pidfd}, {"parameters", process_parameters},

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bind/boot.h"
 #include "cli/cli.h"
 
 /* Exit code of a program that Ctrl-C ended, as shells count it. */
@@ -230,6 +231,8 @@ static void open_libraries(lua_State *L, const cli_options *o) {
         lua_pushboolean(L, 1);
         lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
     }
+    lua_pushboolean(L, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, BIND_IS_MPLUA);
     luaL_openlibs(L);
     mplua_open(L);
     lua_gc(L, LUA_GCGEN, 0, 0);

@@ -6,8 +6,8 @@ local core = require "mp.core"
 -- In floor order. What a module returns is public but for the names that
 -- begin with an underscore, which are for the other modules.
 local MODULES <const> = {
-    "errors", "range", "repr", "context", "process", "sync", "shared",
-    "queue", "pool", "log",
+    "errors", "range", "repr", "program", "context", "process", "sync",
+    "shared", "queue", "pool", "log",
 }
 
 local M = {

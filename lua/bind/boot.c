@@ -1,0 +1,215 @@
+#include "bind/boot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "bind/bind.h"
+#include "bind/message.h"
+#include "bind/pack.h"
+#include "bind/process.h"
+#include "proc/family.h"
+
+/* Key of the registry: the table that core.process.birth() returns. */
+static const char BIRTH;
+
+/* ---- surroundings ---------------------------------------------------- */
+
+/* Places in the table of surroundings, and arguments of settle. */
+enum { PATH = 1, CPATH, ARG, THE_BIRTH };
+
+static void set_search(lua_State *L, int package, int value,
+                       const char *field) {
+    if (!lua_isstring(L, value)) return;
+    lua_pushvalue(L, value);
+    lua_setfield(L, package, field);
+}
+
+/* settle(path, cpath, arg, birth) -> true: is called while a boot message is
+   decoded, before what comes behind it is. */
+static int settle(lua_State *L) {
+    lua_settop(L, THE_BIRTH);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    if (lua_getfield(L, -1, "package") == LUA_TTABLE) {
+        set_search(L, lua_gettop(L), PATH, "path");
+        set_search(L, lua_gettop(L), CPATH, "cpath");
+    }
+    lua_pushglobaltable(L);
+    lua_pushliteral(L, "arg");
+    lua_pushvalue(L, ARG);
+    lua_rawset(L, -3);
+    lua_pushvalue(L, THE_BIRTH);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &BIRTH);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* The __reduce of surroundings: settle, and what it is called with. */
+static int reduce_surroundings(lua_State *L) {
+    lua_settop(L, 1);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_getfield(L, -1, "mp.core");
+    lua_getfield(L, -1, "settle");
+    for (int i = PATH; i <= THE_BIRTH; i++) lua_rawgeti(L, 1, i);
+    return 1 + THE_BIRTH;
+}
+
+/* Pushes what there is of the global `arg`: its strings by number. */
+static void push_arg(lua_State *L) {
+    lua_newtable(L);
+    lua_pushglobaltable(L);
+    lua_pushliteral(L, "arg");
+    if (lua_rawget(L, -2) != LUA_TTABLE) {
+        lua_pop(L, 3);
+        lua_pushnil(L);
+        return;
+    }
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        if (lua_isinteger(L, -2) && lua_type(L, -1) == LUA_TSTRING)
+            lua_rawset(L, -6);
+        else
+            lua_pop(L, 2);
+    }
+    lua_pop(L, 2);
+}
+
+static void push_surroundings(lua_State *L, int birth) {
+    lua_createtable(L, THE_BIRTH, 0);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    if (lua_getfield(L, -1, "package") == LUA_TTABLE) {
+        lua_getfield(L, -1, "path");
+        lua_rawseti(L, -4, PATH);
+        lua_getfield(L, -1, "cpath");
+        lua_rawseti(L, -4, CPATH);
+    }
+    lua_pop(L, 2);
+    push_arg(L);
+    lua_rawseti(L, -2, ARG);
+    if (birth) {
+        lua_pushvalue(L, birth);
+        lua_rawseti(L, -2, THE_BIRTH);
+    }
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, reduce_surroundings);
+    lua_setfield(L, -2, "__reduce");
+    lua_setmetatable(L, -2);
+}
+
+/* birth() -> what this process was told of itself, or nil: it is a main
+   process, or a copy of its parent. */
+static int process_birth(lua_State *L) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &BIRTH);
+    return 1;
+}
+
+/* ---- programs --------------------------------------------------------- */
+
+/* program() -> path of the program that runs (nil: /proc is not there), and
+   whether that is mplua */
+static int process_program(lua_State *L) {
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+    if (n > 0)
+        lua_pushlstring(L, path, (size_t)n);
+    else
+        lua_pushnil(L);
+    lua_getfield(L, LUA_REGISTRYINDEX, BIND_IS_MPLUA);
+    return 2;
+}
+
+/* executable(path) -> may this process execute it? */
+static int process_executable(lua_State *L) {
+    lua_pushboolean(L, access(luaL_checkstring(L, 1), X_OK) == 0);
+    return 1;
+}
+
+/* ---- the message ------------------------------------------------------ */
+
+mp_ref bind_boot_message(lua_State *L, int birth, int first, int n) {
+    luaL_checkstack(L, 12, "a new process");
+    pack_out *out = pack_begin(L);
+    push_surroundings(L, birth);
+    pack_value(L, out, -1, "surroundings");
+    char name[32];
+    for (int i = 0; i < n; i++) {
+        snprintf(name, sizeof name, "args[%d]", i);
+        pack_value(L, out, first + i, i == 0 ? "target" : name);
+    }
+    mp_ref block = message_of(L, out, "the job");
+    lua_pop(L, 1);
+    pack_end(L, -1);
+    lua_pop(L, 1);
+    return block;
+}
+
+/* ---- the new state ---------------------------------------------------- */
+
+/* Pushes field `name` of the module mp.process. */
+static void push_of_process(lua_State *L, const char *name) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "mp.process");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, name);
+    lua_remove(L, -2);
+}
+
+/* (error value): tells it on stderr, as the process would. */
+static int tell(lua_State *L) {
+    push_of_process(L, "_report");
+    lua_insert(L, 1);
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+/* Message handler. Should mp itself not load here, the bare text is told. */
+static int report(lua_State *L) {
+    luaL_checkstack(L, 6, NULL);
+    lua_pushcfunction(L, tell);
+    lua_pushvalue(L, 1);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+        fprintf(stderr, "Process (pid %d):\n%s\n", (int)getpid(),
+                lua_tostring(L, -1));
+    }
+    return 0;
+}
+
+/* [1] boot: takes its message apart and does what it says. */
+static int run_message(lua_State *L) {
+    mp_boot_shm *boot = lua_touserdata(L, 1);
+    lua_settop(L, 0);
+    int n = message_take(L, boot->message, -1);
+    lua_remove(L, 1); /* settle's result */
+    if (!lua_isfunction(L, 1)) {
+        push_of_process(L, "_run");
+        lua_insert(L, 1);
+        n++;
+    }
+    lua_call(L, n - 2, 0);
+    return 0;
+}
+
+int bind_boot_run(lua_State *L, mp_boot_shm *boot) {
+    lua_settop(L, 0);
+    if (!lua_checkstack(L, 8)) return EXIT_FAILURE;
+    lua_pushcfunction(L, report);
+    lua_pushcfunction(L, run_message);
+    lua_pushlightuserdata(L, boot);
+    int status = lua_pcall(L, 1, 0, 1);
+    return status == LUA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+void bind_boot_open(lua_State *L) {
+    static const luaL_Reg functions[] = {{"birth", process_birth},
+                                         {"program", process_program},
+                                         {"executable", process_executable},
+                                         {NULL, NULL}};
+    lua_pushcfunction(L, settle);
+    lua_setfield(L, -2, "settle");
+    lua_getfield(L, -1, "process");
+    luaL_setfuncs(L, functions, 0);
+    lua_pop(L, 1);
+}

@@ -1,0 +1,85 @@
+--- The program that "spawn" and "forkserver" start: which one, and the words
+-- by which it becomes a child.
+
+local core = require "mp.core"
+local errors = require "mp.errors"
+
+local M = {}
+
+local chosen       -- by set_executable
+local preload = {} -- modules that a fork server loads before it waits
+
+--- Chooses the interpreter for new processes by "spawn" and "forkserver":
+-- mplua, or a Lua 5.4 that finds mp. By default the program that runs, if it
+-- is one, or else mplua where PATH finds it.
+---@param path string
+-- Raises TypeError. A program that is missing or no fit is an error of
+-- start().
+function M.set_executable(path)
+    chosen = errors._check("set_executable", "path", path, "string")
+end
+
+--- Chooses the modules that the fork server loads before its first child, so
+-- that no child has to. A server that runs already is not changed.
+---@param module_names table list of strings
+-- Raises TypeError. A module that cannot be loaded is an error of start().
+function M.set_forkserver_preload(module_names)
+    local list = {}
+    for i, name in ipairs(type(module_names) == "table" and module_names
+            or {}) do
+        list[i] = type(name) == "string" and name or nil
+    end
+    if type(module_names) ~= "table" or #list ~= #module_names then
+        errors._raise("TypeError", "module_names must be a list of strings")
+    end
+    preload = list
+end
+
+--- The modules that a new fork server is to load.
+function M._preload()
+    return preload
+end
+
+local function executable_in(directories, name)
+    for directory in directories:gmatch("[^:]+") do
+        local path = directory .. "/" .. name
+        if core.process.executable(path) then
+            return path
+        end
+    end
+    return nil
+end
+
+--- The path of an interpreter: see set_executable.
+local function interpreter()
+    if chosen then
+        return chosen
+    end
+    local path, is_mplua = core.process.program()
+    local name = path and path:match("[^/]*$")
+    if is_mplua or name and (name:find("^lua5?%.?4?$")
+            or name:find("^lua%-5%.4")) then
+        return "/proc/self/exe"
+    end
+    return executable_in(os.getenv("PATH") or "", "mplua")
+        or errors._raise("StateError", "%s is no Lua interpreter, and PATH "
+            .. "has no mplua: mp.set_executable(path) says which program to "
+            .. "start", errors._show(path or "this program"))
+end
+
+-- BOOT_FD and BOOT_REF are filled in below: how the arena is found.
+local CODE <const> = [[
+if _VERSION ~= "Lua 5.4" then
+    io.stderr:write(_VERSION, ", not Lua 5.4\n") os.exit(1)
+end
+package.path, package.cpath = %q, %q
+require("mp.core").process.child(BOOT_FD, BOOT_REF)]]
+
+--- The program for a new process and its arguments.
+---@return table list of strings
+function M._argv()
+    return {interpreter(), "-E", "-e",
+        CODE:format(package.path, package.cpath)}
+end
+
+return M
