@@ -86,9 +86,15 @@ $(BUILD)/%.o: %.c
 	$(need_lua)@mkdir -p $(@D)
 	$(call say,cc) $(COMPILE) -c -o $@ $<
 
-# The Lua modules inside the program: a list of names, and their bytes by
+# The Lua modules inside the program: a list of names, and their bytecode by
 # the assembler (see lua/embed.c).  Rewritten only when the set changes.
-$(EMBED): $(MODULES) $(BUILD)/lua/modules.inc
+$(EMBED): DEFS += -DMODULES='"$(BUILD)/lua/mp/"'
+$(EMBED): $(MODULES:%.lua=$(BUILD)/%.luac) $(BUILD)/lua/modules.inc
+$(BUILD)/lua/compile: $(BUILD)/lua/compile.o
+	$(call say,link) $(LINK) -o $@ $^ $(LUA_LINK)
+$(BUILD)/%.luac: %.lua $(BUILD)/lua/compile
+	@mkdir -p $(@D)
+	@$(BUILD)/lua/compile $< $@ =mp/$(<F)
 $(BUILD)/lua/modules.inc: FORCE
 	@mkdir -p $(@D)
 	@for m in $(basename $(notdir $(MODULES))); do echo "MODULE($$m)"; done >$@.new
