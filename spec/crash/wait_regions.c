@@ -11,13 +11,14 @@
 
 SPEC_PREPARE { CHECK_OK(mp_open()); }
 
-/* ITEMS   on the shelf
-   MADE    put there, in all
-   TAKEN   by peers
+/* SHELF   items on it; and in units of TAKEN, those that peers took: both in
+           one word, so that none is in between
    STAGE   what the victim has done: below
    VICTIM  its tag
    SEEN    peers that saw it end */
-enum { ITEMS, MADE, TAKEN, STAGE, VICTIM, SEEN };
+enum { SHELF, STAGE, VICTIM, SEEN };
+
+#define TAKEN ((uint64_t)1 << 32)
 
 enum { NOTHING, CHANGED, TOOK };
 enum { PEERS = 2 };
@@ -27,39 +28,48 @@ static mp_wait_shm *changes;
 
 static void set_up(void) { changes = spec_shared(sizeof *changes); }
 
-static void put(uint64_t n) {
-    atomic_fetch_add(&crash_shared()->n[ITEMS], n);
+static uint64_t items(void) { return crash_noted(SHELF) % TAKEN; }
+
+/* Items that are there or were taken by peers. */
+static uint64_t accounted(void) {
+    uint64_t shelf = crash_noted(SHELF);
+    return shelf % TAKEN + shelf / TAKEN;
 }
 
-static bool take(void) {
-    _Atomic uint64_t *items = &crash_shared()->n[ITEMS];
-    uint64_t n = atomic_load(items);
-    while (n > 0)
-        if (atomic_compare_exchange_weak(items, &n, n - 1)) return true;
+static void put(uint64_t n) {
+    atomic_fetch_add(&crash_shared()->n[SHELF], n);
+}
+
+/* `mark` is added for the item: TAKEN, or 0. */
+static bool take(uint64_t mark) {
+    _Atomic uint64_t *shelf = &crash_shared()->n[SHELF];
+    uint64_t n = atomic_load(shelf);
+    while (n % TAKEN > 0)
+        if (atomic_compare_exchange_weak(shelf, &n, n - 1 + mark))
+            return true;
     return false;
 }
 
 /* As a queue's consumer: who was woken sees to it that others are. */
-static void await_item(void) {
-    while (!take()) {
+static void await_item(uint64_t mark) {
+    while (!take(mark)) {
         uint32_t seen = mp_wait_announce(changes);
-        if (crash_noted(ITEMS) > 0) continue;
+        if (items() > 0) continue;
         int r = mp_wait_sleep(changes, seen, mp_deadline_in(10));
         CHECK(r == 0 || r == -EINTR);
     }
     mp_wait_chain(changes);
-    if (crash_noted(ITEMS) > 0) mp_wait_notify(changes, 1);
+    if (items() > 0) mp_wait_notify(changes, 1);
 }
 
 static void peer(int which) {
     (void)which;
-    await_item();
-    crash_count(TAKEN);
+    await_item(TAKEN);
 }
 
 static void check(void) {
-    CHECK_EQ(crash_noted(TAKEN), PEERS);
-    CHECK_EQ(crash_noted(ITEMS), 0);
+    CHECK_EQ(crash_noted(SHELF) / TAKEN, PEERS);
+    CHECK_EQ(items(), 0);
 }
 
 /* ---- notifying -------------------------------------------------------- */
@@ -72,7 +82,7 @@ static void put_for_all(void) {
 
 static void put_instead(void) {
     crash_await_rest();
-    uint64_t n = crash_noted(ITEMS) + crash_noted(TAKEN);
+    uint64_t n = accounted();
     CHECK(n == PEERS || (n == 0 && crash_noted(STAGE) == NOTHING));
     if (n > 0) return;
     put(PEERS);
@@ -101,15 +111,15 @@ static void let_one_go(int n) {
 }
 
 static void take_one(void) {
-    await_item();
+    await_item(0);
     crash_note(STAGE, TOOK);
 }
 
 /* What it left there serves a peer. */
 static void put_the_rest(void) {
-    if (crash_noted(STAGE) == TOOK) CHECK_EQ(crash_noted(ITEMS), 0);
+    if (crash_noted(STAGE) == TOOK) CHECK_EQ(items(), 0);
     crash_await_rest();
-    while (crash_noted(ITEMS) + crash_noted(TAKEN) < PEERS) {
+    while (accounted() < PEERS) {
         put(1);
         mp_wait_notify(changes, 1);
     }
@@ -130,9 +140,9 @@ CRASH_REGION(wait_woken)
 static void sleep_on_victim(int which) {
     (void)which;
     uint32_t tag = (uint32_t)crash_noted(VICTIM);
-    while (mp_tag_alive(tag) && crash_noted(ITEMS) == 0) {
+    while (mp_tag_alive(tag) && items() == 0) {
         uint32_t seen = mp_wait_announce(changes);
-        if (crash_noted(ITEMS) > 0) break;
+        if (items() > 0) break;
         int r = mp_wait_sleep_on(changes, seen, tag, mp_deadline_in(10));
         CHECK(r == 0 || r == -EINTR);
     }
