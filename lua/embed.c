@@ -8,6 +8,8 @@
 #include <lualib.h>
 #include <string.h>
 
+#include "bind/thread.h"
+
 int luaopen_mp_core(lua_State *L);
 
 typedef struct module {
@@ -58,6 +60,7 @@ static void push_name(lua_State *L, const module *m) {
 }
 
 int mplua_open(lua_State *L) {
+    bind_thread_makes(mplua_newstate); /* what threads have */
     luaL_checkstack(L, 4, "mplua");
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_mp_core);

@@ -59,6 +59,8 @@ end
 describe("examples with one possible output", function()
     local expected = {
         first_process = text "aaaaa",
+        thread_and_process = text("aaaaa", "aaaaa"),
+        thread_start = text("Thread_2 start", "", "Thread_2 end", ""),
         queue_results = text "499667166000",
         pool_map = LIST,
         pool_processes = LIST,
@@ -155,12 +157,16 @@ describe("examples with a lock", function()
 end)
 
 describe("examples that tell times", function()
-    it("computes the same in one process and in two: efficiency", function()
+    it("computes the same in one, two threads and two processes: efficiency",
+    function()
         local seconds <const> = "[%d.e-]+\n"
         local out = output("efficiency")
         assert.matches("^normal: 499999666667166666000000\nnormal time: "
-            .. seconds .. "multicore: 499999666667166666000000\n"
-            .. "multicore time: " .. seconds .. "speed%-up: [%d.]+\n$", out)
+            .. seconds .. "multithread: 499999666667166666000000\n"
+            .. "multithread time: " .. seconds
+            .. "multicore: 499999666667166666000000\n"
+            .. "multicore time: " .. seconds
+            .. "speed%-up: [%d.]+ by threads, [%d.]+ by processes\n$", out)
     end)
 
     it("takes a smaller count, and refuses a wrong one", function()
@@ -187,6 +193,24 @@ describe("examples that tell times", function()
         assert.are.same({main, main}, numbers(out, "当前进程: (%d+)\n"))
         assert.are.equal(2, count(out, "结果: 1152921504606846976\n"))
         assert.is_true(tonumber(out:match("用时([%d.]+)秒\n$")) >= 0.4)
+    end)
+
+    it("runs two tasks that wait at the same time: two_threads", function()
+        local out = output("two_threads", "0.5")
+        assert.matches("^当前主线程: MainThread\n等待所有子进程完成。\n",
+            out)
+        assert.are.equal(1, count(out, "子进程: Thread%-1 %- 任务1\n"))
+        assert.are.equal(1, count(out, "子进程: Thread%-2 %- 任务2\n"))
+        assert.are.equal(2, count(out, "结果: 1152921504606846976\n"))
+        local seconds = tonumber(out:match("总共用时([%d.]+)秒\n$"))
+        assert.is_true(seconds >= 0.5 and seconds < 0.95)
+    end)
+
+    it("lets one thread go before the other: thread_join", function()
+        local list = lines(output("thread_join"))
+        assert.are.equal("all done: 40", list[3])
+        assert.are.same({"Thread_1: 1", "Thread_2: 3"},
+            sorted{list[1], list[2]})
     end)
 
     it("runs two tasks at the same time: two_processes", function()

@@ -1,4 +1,4 @@
--- Process, contexts, the current process and its relatives.
+-- Process, the current process and its relatives.
 
 local helper = require "spec.helper"
 local mp = require "mp"
@@ -83,7 +83,7 @@ describe("a process", function()
         assert.are_not.equal(mp.getpid(), tonumber(pid))
     end)
 
-    it("takes named and positional arguments", function()
+    it("PRC-01 takes named and positional arguments", function()
         local function job(a, b)
             os.exit(a * 10 + b)
         end
@@ -100,7 +100,7 @@ describe("a process", function()
         assert.are.equal(43, q.exitcode)
     end)
 
-    it("copies args and kwargs when it is made", function()
+    it("PRC-01 copies args and kwargs when it is made", function()
         local args, kwargs = {1}, {b = 2}
         local p <close> = mp.Process{target = function(a, b, c)
             os.exit(a + b + (c or 0))
@@ -124,14 +124,14 @@ describe("a process", function()
         assert.are.equal(0, count)
     end)
 
-    it("does nothing without a target", function()
+    it("PRC-02 does nothing without a target", function()
         local p <close> = mp.Process()
         p:start()
         assert.is_true(p:join())
         assert.are.equal(0, p.exitcode)
     end)
 
-    it("calls run in the caller when it is asked to", function()
+    it("PRC-02 calls run in the caller when it is asked to", function()
         local ran
         local p = mp.Process{target = function(x)
             ran = x
@@ -151,7 +151,7 @@ describe("a process", function()
         assert.are.equal(5, p.exitcode)
     end)
 
-    it("lets go of its target once it is started", function()
+    it("PRC-03 lets go of its target once it is started", function()
         local weak = setmetatable({}, {__mode = "k"})
         local p <close> = (function()
             local target = function() end
@@ -162,7 +162,7 @@ describe("a process", function()
         assert.is_nil(next(weak))
     end)
 
-    it("refuses arguments that are none", function()
+    it("PRC-01 refuses arguments that are none", function()
         local message = failure("TypeError", mp.Process, {targt = print})
         assert.are.equal(
             "Process() got an unexpected keyword argument 'targt'", message)
@@ -188,7 +188,7 @@ describe("a process", function()
 end)
 
 describe("the end of a process", function()
-    it("has the exit code that os.exit was given", function()
+    it("PRC-13 has the exit code that os.exit was given", function()
         local wanted = {
             [7] = 7, [256] = 0, [300] = 44, [-1] = 255, [true] = 0,
             [false] = 1,
@@ -202,7 +202,7 @@ describe("the end of a process", function()
         assert.are.equal(0, exitcode(function() end))
     end)
 
-    it("has minus the signal that killed it", function()
+    it("PRC-13 has minus the signal that killed it", function()
         local p <close> = sleeper()
         p:terminate()
         assert.is_true(p:join(10))
@@ -219,7 +219,8 @@ describe("the end of a process", function()
         end
     end)
 
-    it("has code 1 after an error, told on stderr under its name", function()
+    it("PRC-13 has code 1 after an error, told on stderr under its name",
+        function()
         local result = run [[
             local function job() error("boom") end
             local p = mp.Process{target = job, name = "worker bee"}
@@ -302,7 +303,7 @@ describe("the end of a process", function()
         assert.are.equal("caller\t1\nend\nclosed\n", result.stdout)
     end)
 
-    it("flushes what the child wrote, and only once", function()
+    it("PRC-18 flushes what the child wrote, and only once", function()
         local path = helper.tmpname()
         local file = assert(io.open(path, "w"))
         file:setvbuf("full")
@@ -342,7 +343,7 @@ describe("the end of a process", function()
 end)
 
 describe("a process object", function()
-    it("cannot be started twice, nor when it has ended", function()
+    it("PRC-03 cannot be started twice, nor when it has ended", function()
         local p <close> = sleeper()
         assert.are.equal("cannot start a process twice",
             failure("StateError", p.start, p))
@@ -352,7 +353,7 @@ describe("a process object", function()
             failure("StateError", p.start, p))
     end)
 
-    it("knows its pid and exit code from start and end on", function()
+    it("PRC-12 knows its pid and exit code from start and end on", function()
         local p <close> = mp.Process{target = sleep_long}
         assert.is_nil(p.pid)
         assert.is_nil(p.exitcode)
@@ -368,7 +369,7 @@ describe("a process object", function()
         assert.are.equal(-SIGTERM, p.exitcode)
     end)
 
-    it("returns from join in time, told whether it ended", function()
+    it("PRC-04 returns from join in time, told whether it ended", function()
         local p <close> = sleeper()
         local before = mp.monotonic()
         assert.is_false(p:join(0))
@@ -392,7 +393,7 @@ describe("a process object", function()
         finish(p)
     end)
 
-    it("says what it cannot do before its start", function()
+    it("PRC-06 says what it cannot do before its start", function()
         local p = mp.Process{target = print}
         for _, name in ipairs{"join", "terminate", "kill", "interrupt"} do
             assert.are.equal("can only " .. name .. " a started process",
@@ -402,7 +403,7 @@ describe("a process object", function()
             failure("StateError", function() return p.sentinel end))
     end)
 
-    it("can be closed when it does not run, and twice", function()
+    it("PRC-09 can be closed when it does not run, and twice", function()
         local p = sleeper{name = "shut"}
         assert.matches("Cannot close a process while it is still running",
             failure("StateError", p.close, p))
@@ -441,7 +442,7 @@ describe("a process object", function()
         assert.is_true(gone(kept))
     end)
 
-    it("belongs to the process that made it", function()
+    it("PRC-04 belongs to the process that made it", function()
         local p <close>, q = sleeper(), mp.Process()
         local text = ask(function()
             local said = {}
@@ -463,7 +464,8 @@ describe("a process object", function()
         finish(p)
     end)
 
-    it("has a name, which can be changed, and defaults when empty", function()
+    it("PRC-10 has a name, which can be changed, and defaults when empty",
+        function()
         local p = mp.Process{name = "first"}
         assert.are.equal("first", p.name)
         p.name = "second"
@@ -476,7 +478,7 @@ describe("a process object", function()
         end))
     end)
 
-    it("is a daemon if it is said to be before the start", function()
+    it("PRC-11 is a daemon if it is said to be before the start", function()
         local p <close> = mp.Process{target = sleep_long}
         p.daemon = true
         assert.is_true(p.daemon)
@@ -489,7 +491,7 @@ describe("a process object", function()
             function() q.daemon = 1 end))
     end)
 
-    it("inherits being a daemon", function()
+    it("PRC-11 inherits being a daemon", function()
         local p <close> = mp.Process{daemon = true, target = function()
             local q <close> = mp.Process()
             local r <close> = mp.Process{daemon = false}
@@ -511,7 +513,7 @@ describe("a process object", function()
         assert.are.equal(5, p.own)
     end)
 
-    it("shows itself", function()
+    it("PRC-16 shows itself", function()
         local p = mp.Process{target = sleep_long, name = "x", daemon = true}
         local me = mp.getpid()
         assert.are.equal(("<Process name='x' parent=%d initial daemon>")
@@ -528,7 +530,7 @@ describe("a process object", function()
             :format(me), (tostring(p):gsub(" pid=%d+", "")))
     end)
 
-    it("has a descriptor that is ready when it has ended", function()
+    it("PRC-15 has a descriptor that is ready when it has ended", function()
         local p <close> = sleeper()
         local fd = p.sentinel
         assert.are.equal("integer", math.type(fd))
@@ -540,7 +542,7 @@ describe("a process object", function()
         finish(p)
     end)
 
-    it("is interrupted by SIGINT", function()
+    it("PRC-08 is interrupted by SIGINT", function()
         local result = run [[
             local p = mp.Process{target = mp.sleep, args = {60}}
             p:start()
@@ -604,7 +606,7 @@ describe("a class of processes", function()
 end)
 
 describe("a child", function()
-    it("finds stdin empty, and leaves the parent's alone", function()
+    it("PRC-18 finds stdin empty, and leaves the parent's alone", function()
         local result = run([[
             io.write(io.read("l"), "|")
             local p = mp.Process{target = function()
@@ -631,7 +633,7 @@ describe("a child", function()
         assert.are.equal("5", result.stdout)
     end)
 
-    it("has random numbers of its own", function()
+    it("PRC-18 has random numbers of its own", function()
         math.randomseed(1)
         local numbers = {}
         for i = 1, 3 do
@@ -645,7 +647,7 @@ describe("a child", function()
         end
     end)
 
-    it("has no children, and counts its own from 1", function()
+    it("PRC-18 has no children, and counts its own from 1", function()
         local p <close> = sleeper()
         local text = ask(function()
             local q <close> = start(mp.sleep, 0.01)
@@ -689,7 +691,7 @@ describe("a child", function()
         assert.are.equal("child\ngrandchild\nparent\n", result.stdout)
     end)
 
-    it("sees what holds for all", function()
+    it("MOD-03 sees what holds for all", function()
         local text = ask(function()
             local me, parent = mp.current_process(), mp.parent_process()
             return table.concat({me.pid == mp.getpid() and "pid" or "?",
@@ -741,7 +743,7 @@ describe("a child", function()
 end)
 
 describe("the main process", function()
-    it("is called MainProcess and has no parent", function()
+    it("MOD-02 is called MainProcess and has no parent", function()
         local main = mp.current_process()
         assert.are.equal("MainProcess", main.name)
         assert.are.equal(mp.getpid(), main.pid)
@@ -755,7 +757,7 @@ describe("the main process", function()
             tostring(main))
     end)
 
-    it("names its children by number", function()
+    it("PRC-10 names its children by number", function()
         local result = run [[
             local p = mp.Process{target = function()
                 io.write(mp.Process().name, " ")
@@ -766,7 +768,8 @@ describe("the main process", function()
         assert.are.equal("Process-1:1 Process-1 Process-2", result.stdout)
     end)
 
-    it("knows its active children, and joins those that ended", function()
+    it("MOD-04 knows its active children, and joins those that ended",
+        function()
         local list = {}
         for i = 1, 3 do
             list[i] = sleeper()
@@ -794,7 +797,7 @@ describe("the main process", function()
         p:close()
     end)
 
-    it("ends daemons and awaits the others, however it ends", function()
+    it("PRC-17 ends daemons and awaits the others, however it ends", function()
         local ends = {
             [""] = 0, ["os.exit(3)"] = 3, ["os.exit(4, true)"] = 4,
             ["error('x')"] = 1,
@@ -861,50 +864,5 @@ describe("the main process", function()
         -- Without a descriptor for the arena there is no start; without one
         -- for the pidfd there is.
         assert.are.equal("OSError EMFILE", result.stdout)
-    end)
-end)
-
-describe("a context", function()
-    it("is there for fork, and for nothing else yet", function()
-        assert.are.same({"fork"}, mp.get_all_start_methods())
-        local context = mp.get_context("fork")
-        assert.are.equal(context, mp.get_context("fork"))
-        assert.are.equal("cannot find context for 'spawn'",
-            failure("ValueError", mp.get_context, "spawn"))
-        assert.are.equal("cannot find context for 5",
-            failure("ValueError", mp.get_context, 5))
-    end)
-
-    it("has all that mp has", function()
-        local context = mp.get_context()
-        for name, value in pairs(mp) do
-            if not name:find("context") and not name:find("method") then
-                assert.are.equal(value, context[name])
-            end
-        end
-        local p <close> = context.Process{target = os.exit, args = {6}}
-        p:start()
-        p:join()
-        assert.are.equal(6, p.exitcode)
-        assert.are.equal("fork", context.get_start_method())
-        assert.are.equal("cannot set start method of concrete context",
-            failure("ValueError", context.set_start_method, "fork"))
-        assert.are.equal(context, context.get_context())
-    end)
-
-    it("is chosen once, unless by force", function()
-        mp.set_start_method(nil, true)
-        assert.is_nil(mp.get_start_method(true))
-        failure("ValueError", mp.set_start_method, "bad")
-        failure("ValueError", mp.set_start_method)
-        mp.set_start_method("fork")
-        assert.are.equal("fork", mp.get_start_method(true))
-        assert.are.equal("context has already been set",
-            failure("StateError", mp.set_start_method, "fork"))
-        mp.set_start_method("fork", true)
-        mp.set_start_method(nil, true)
-        assert.are.equal("fork", mp.get_start_method())
-        failure("StateError", mp.set_start_method, "fork")
-        mp.set_start_method(nil, true)
     end)
 end)

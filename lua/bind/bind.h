@@ -61,6 +61,9 @@ int bind_argerror(lua_State *L, const char *fn, int arg, const char *name,
 /* Is the value at `idx` (absolute or from the top) an error object? */
 bool bind_is_error(lua_State *L, int idx);
 
+/* Is this the source of one of mp's own Lua modules? */
+bool bind_is_ours(lua_State *L, const char *source);
+
 /* Raises the value on the top, which another process has sent: an error
    object without a place gets the line that called into mp. */
 int bind_raise_arrived(lua_State *L);
@@ -112,7 +115,8 @@ lua_Integer bind_integer(lua_State *L, int arg, const char *fn,
    TypeError of a table that is no list. */
 lua_Integer bind_list_length(lua_State *L, int idx, const char *fn);
 
-/* After an -EINTR: lets Lua's hooks run (Ctrl-C raises here). */
+/* After an -EINTR: lets Lua's hooks run (Ctrl-C raises here); raises
+   Interrupted in a thread that was asked to end. */
 void bind_interrupted(lua_State *L);
 
 /* Makes sure this thread is a participant (opens the arena at first use),

@@ -1,14 +1,20 @@
 #include "bind/boot.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "bind/bind.h"
+#include "bind/globals.h"
 #include "bind/message.h"
 #include "bind/pack.h"
+#include "bind/pool.h"
 #include "bind/process.h"
+#include "mem/slot.h"
 #include "proc/family.h"
+#include "proc/server.h"
 
 /* Key of the registry: the table that core.process.birth() returns. */
 static const char BIRTH;
@@ -23,6 +29,20 @@ static void set_search(lua_State *L, int package, int value,
     if (!lua_isstring(L, value)) return;
     lua_pushvalue(L, value);
     lua_setfield(L, package, field);
+}
+
+/* A fork server may have loaded mp, for another process: what depends on the
+   birth is received anew. `loaded`: stack index of package.loaded. */
+static void receive_birth(lua_State *L, int loaded) {
+    static const char *const modules[] = {"mp.log", "mp.context",
+                                          "mp.process"};
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) {
+        if (lua_getfield(L, loaded, modules[i]) == LUA_TTABLE) {
+            lua_getfield(L, -1, "_receive");
+            lua_call(L, 0, 0);
+        }
+        lua_pop(L, 1);
+    }
 }
 
 /* settle(path, cpath, arg, birth) -> true: is called while a boot message is
@@ -40,6 +60,7 @@ static int settle(lua_State *L) {
     lua_rawset(L, -3);
     lua_pushvalue(L, THE_BIRTH);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &BIRTH);
+    receive_birth(L, THE_BIRTH + 1);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -133,11 +154,7 @@ mp_ref bind_boot_message(lua_State *L, int birth, int first, int n) {
     pack_out *out = pack_begin(L);
     push_surroundings(L, birth);
     pack_value(L, out, -1, "surroundings");
-    char name[32];
-    for (int i = 0; i < n; i++) {
-        snprintf(name, sizeof name, "args[%d]", i);
-        pack_value(L, out, first + i, i == 0 ? "target" : name);
-    }
+    globals_pack(L, out, 0, "target", first, n);
     mp_ref block = message_of(L, out, "the job");
     lua_pop(L, 1);
     pack_end(L, -1);
@@ -166,6 +183,7 @@ static int tell(lua_State *L) {
 
 /* Message handler. Should mp itself not load here, the bare text is told. */
 static int report(lua_State *L) {
+    if (mp_slot_asked()) return 0; /* it ends as it was told to */
     luaL_checkstack(L, 6, NULL);
     lua_pushcfunction(L, tell);
     lua_pushvalue(L, 1);
@@ -177,36 +195,115 @@ static int report(lua_State *L) {
     return 0;
 }
 
+/* Values in front of the job: what settle and the bundle came to. */
+enum { BEFORE_JOB = 2 };
+
 /* [1] boot: takes its message apart and does what it says. */
 static int run_message(lua_State *L) {
     mp_boot_shm *boot = lua_touserdata(L, 1);
     lua_settop(L, 0);
     int n = message_take(L, boot->message, -1);
-    lua_remove(L, 1); /* settle's result */
-    if (!lua_isfunction(L, 1)) {
+    n -= BEFORE_JOB;
+    if (!lua_isfunction(L, BEFORE_JOB + 1)) {
         push_of_process(L, "_run");
-        lua_insert(L, 1);
+        lua_insert(L, BEFORE_JOB + 1);
         n++;
     }
-    lua_call(L, n - 2, 0);
+    lua_call(L, n - 1, 0);
     return 0;
 }
 
 int bind_boot_run(lua_State *L, mp_boot_shm *boot) {
-    lua_settop(L, 0);
+    if (boot->kind == BIND_BOOT_CREW) return bind_crew_run(L, boot);
     if (!lua_checkstack(L, 8)) return EXIT_FAILURE;
+    int handler = lua_gettop(L) + 1;
     lua_pushcfunction(L, report);
     lua_pushcfunction(L, run_message);
     lua_pushlightuserdata(L, boot);
-    int status = lua_pcall(L, 1, 0, 1);
+    int status = lua_pcall(L, 1, 0, handler);
+    /* Its handler is not called. */
+    if (status == LUA_ERRMEM) fprintf(stderr, "mplua: not enough memory\n");
     return status == LUA_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* What a new program says when it was started for nothing. */
+static void complain(int r) {
+    /* Its parent is gone: nobody is there to hear it. */
+    if (r != -EOWNERDEAD)
+        fprintf(stderr, "mplua: this process cannot take part: %s\n",
+                r == -EPROTO ? "it is of another version" : strerror(-r));
+    _exit(EXIT_FAILURE);
+}
+
+/* ---- the fork server -------------------------------------------------- */
+
+mp_ref bind_boot_preload(lua_State *L) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "mp.program");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "_preload");
+    lua_call(L, 0, 1);
+    lua_replace(L, -2);
+    mp_ref message = bind_boot_message(L, 0, lua_gettop(L), 1);
+    lua_pop(L, 1);
+    return message;
+}
+
+/* [1] boot: loads what the owner has asked for. */
+static int preload(lua_State *L) {
+    const mp_boot_shm *boot = lua_touserdata(L, 1);
+    lua_settop(L, 0);
+    if (!boot->message) return 0;
+    message_take(L, boot->message, -1);
+    int list = lua_gettop(L);
+    for (lua_Integer i = 1; lua_rawgeti(L, list, i) == LUA_TSTRING; i++) {
+        lua_getglobal(L, "require");
+        lua_insert(L, -2);
+        lua_call(L, 1, 0);
+        lua_settop(L, list);
+    }
+    lua_settop(L, 0);
+    /* Its children are to share what is there, and not to tidy it up. */
+    lua_gc(L, LUA_GCCOLLECT);
+    lua_gc(L, LUA_GCCOLLECT);
+    return 0;
+}
+
+/* What a server's process does: returns in the children that it forks. */
+static mp_boot_shm *serve(lua_State *L, mp_boot_shm *server) {
+    mp_boot_shm *child;
+    lua_pushcfunction(L, preload);
+    lua_pushlightuserdata(L, server);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        lua_pushfstring(L, "the fork server cannot preload: %s",
+                        luaL_tolstring(L, -1, NULL));
+        mp_boot_refuse(server, lua_tostring(L, -1));
+        _exit(EXIT_FAILURE);
+    }
+    if (mp_server_run(server, &child) < 0) _exit(EXIT_FAILURE);
+    return child;
+}
+
+/* child(fd, ref): all that a new program does; never returns. */
+static int process_child(lua_State *L) {
+    int fd = (int)luaL_checkinteger(L, 1);
+    mp_ref ref = (mp_ref)luaL_checkinteger(L, 2);
+    mp_boot_shm *boot;
+    int r = mp_boot_attach(fd, ref, &boot);
+    if (r < 0) complain(r);
+    lua_settop(L, 0);
+    if (boot->kind == MP_START_SERVER) boot = serve(L, boot);
+    bind_child_enter(L);
+    mp_family_exit(bind_boot_run(L, boot));
 }
 
 void bind_boot_open(lua_State *L) {
     static const luaL_Reg functions[] = {{"birth", process_birth},
                                          {"program", process_program},
                                          {"executable", process_executable},
+                                         {"child", process_child},
                                          {NULL, NULL}};
+    mp_boot_open();
     lua_pushcfunction(L, settle);
     lua_setfield(L, -2, "settle");
     lua_getfield(L, -1, "process");

@@ -30,6 +30,10 @@ enum {
    «args[i]» in errors. Raises as message_new. The block is OWNED by me. */
 mp_ref bind_boot_message(lua_State *L, int birth, int first, int n);
 
+/* Makes the message for a new fork server (mp_start.preload): which modules it
+   is to load. OWNED by me. */
+mp_ref bind_boot_preload(lua_State *L);
+
 /* Does what `boot` says, in a fresh state whose package.loaded has mp.core;
    returns the exit code. An error is told on stderr, headed by the process's
    name. Never raises. */

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "bind/bind.h"
-#include "mem/arena.h"
+#include "mem/slot.h"
 
 mp_deadline bind_deadline(lua_State *L, int arg, const char *fn) {
     if (lua_isnoneornil(L, arg)) return MP_FOREVER;
@@ -76,6 +76,8 @@ static const char empty_function;
 
 void bind_interrupted(lua_State *L) {
     luaL_checkstack(L, 2, "waiting");
+    if (mp_slot_asked())
+        bind_error(L, "Interrupted", "the thread was asked to end");
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &empty_function) !=
         LUA_TFUNCTION) {
         lua_pop(L, 1);
@@ -92,8 +94,5 @@ void bind_open_runtime(lua_State *L) {
     if (r == -EOWNERDEAD)
         bind_error(L, "StateError",
                    "this process was forked outside of mp: it cannot use mp");
-    if (r == -EBUSY)
-        bind_error(L, "StateError",
-                   "mp is open in another thread of this process");
     bind_oserror(L, r, "cannot open the shared memory of mp");
 }

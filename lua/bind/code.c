@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bind/bind.h"
+#include "bind/globals_impl.h"
 
 #define CODE_WIDTH 5            /* bytes of a code's length */
 #define CODE_LEN_MAX ((uint64_t)1 << 34)
@@ -22,6 +23,20 @@ static int dump_piece(lua_State *L, const void *p, size_t n, void *arg) {
     memcpy(data + out->len, p, n);
     out->len += n;
     return 0;
+}
+
+bool code_dump(lua_State *L, pack_out *out) {
+    return lua_dump(L, dump_piece, out, 0) == 0;
+}
+
+/* The function on top is written: if it reads globals, it is noted. */
+static void note_function(lua_State *L, const packer *k, const void *code,
+                          size_t len, uint64_t hash) {
+    globals_of_code(L, code, len, hash);
+    if (lua_istable(L, -1))
+        globals_add_function(L, lua_gettop(L) - 1, k->out.functions);
+    else
+        lua_pop(L, 1);
 }
 
 /* The number of the code with these bytes, or PACK_MEMO_NONE. The hash
@@ -45,7 +60,7 @@ static void put_code(lua_State *L, packer *k) {
     size_t at = k->out.len;
     pack_room(L, k, CODE_WIDTH);
     k->out.len += CODE_WIDTH;
-    if (lua_dump(L, dump_piece, &k->out, 0) != 0)
+    if (!code_dump(L, &k->out))
         bind_error(L, "PicklingError", "not enough memory to pickle %s",
                    k->what);
     size_t len = k->out.len - at - CODE_WIDTH;
@@ -54,6 +69,8 @@ static void put_code(lua_State *L, packer *k) {
     mp_varint_put_wide(k->out.data + at, (uint64_t)len * 2, CODE_WIDTH);
     const unsigned char *code = k->out.data + at + CODE_WIDTH;
     uint64_t hash = mp_hash(code, len);
+    if (k->out.functions)
+        note_function(L, k, code, len, hash);
     size_t same = find_code(k, hash, code, len);
     if (same != PACK_MEMO_NONE) {
         unsigned char *p = k->out.data + at;
@@ -102,6 +119,21 @@ static pack_step put_c_function(lua_State *L, packer *k, const void *key) {
     return STEP_DONE;
 }
 
+/* The Lua function on top goes by name if it is a member of one of mp's own
+   modules. */
+static bool put_own(lua_State *L, packer *k, const void *key) {
+    lua_Debug ar;
+    lua_pushvalue(L, -1);
+    lua_getinfo(L, ">S", &ar);
+    if (!bind_is_ours(L, ar.source) || pack_names_nameless(L))
+        return false;
+    pack_names_scan_own(L, k->store);
+    if (pack_named(L, k, key, false))
+        return true;
+    pack_names_set_nameless(L);
+    return false;
+}
+
 pack_step code_write(lua_State *L, packer *k) {
     const void *key = lua_topointer(L, -1);
     if (pack_again(L, k, key))
@@ -113,7 +145,8 @@ pack_step code_write(lua_State *L, packer *k) {
         return step;
     if (lua_iscfunction(L, -1))
         return put_c_function(L, k, key);
-    if (pack_named(L, k, key, false)) /* a module that is a function */
+    if (pack_named(L, k, key, false) || /* a module that is a function */
+        put_own(L, k, key))
         return STEP_DONE;
     pack_remember(L, k, &k->memo, key, (uint64_t)k->out.len * MEMO_KINDS);
     k->out.needs |= PACK_CODE;
@@ -266,7 +299,12 @@ void code_describe(lua_State *L, int idx) {
     idx = lua_absindex(L, idx);
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
     name_in(L, idx);
-    const char *name = lua_tostring(L, -1);
+    size_t len = 0;
+    const char *name = lua_tolstring(L, -1, &len);
+    if (name) {
+        name = pack_show(L, name, len);
+        lua_replace(L, -2);
+    }
     lua_Debug ar;
     lua_pushvalue(L, idx);
     lua_getinfo(L, ">S", &ar);

@@ -15,6 +15,9 @@
 pack_step code_write(lua_State *L, packer *k);
 pack_step code_write_step(lua_State *L, packer *k, pack_frame *f);
 
+/* Appends the bytecode of the Lua function on top; false: no memory. */
+bool code_dump(lua_State *L, pack_out *out);
+
 /* Reads a FUNC (after its tag), opens a frame for its upvalues. */
 void code_read(unpacker *u, bool shared);
 

@@ -1,6 +1,8 @@
 #include "bind/core.h"
 
 #include "bind/bind.h"
+#include "bind/thread.h"
+#include "bind/globals.h"
 
 __attribute__((visibility("default"))) int luaopen_mp_core(lua_State *L) {
     luaL_checkversion(L);
@@ -14,7 +16,11 @@ __attribute__((visibility("default"))) int luaopen_mp_core(lua_State *L) {
     bind_queue_open(L);
     bind_process_open(L);
     bind_boot_open(L);
+    bind_thread_open();
+    globals_open(L);
     bind_pool_open(L);
     bind_debug_open(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, "mp.methods");
+    lua_setfield(L, -2, "methods");
     return 1;
 }

@@ -41,7 +41,7 @@ static int error_home(lua_State *L) {
     return 0;
 }
 
-static bool is_ours(lua_State *L, const char *source) {
+bool bind_is_ours(lua_State *L, const char *source) {
     size_t n = 0;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &home);
     const char *prefix = lua_tolstring(L, -1, &n);
@@ -56,7 +56,7 @@ static void push_where(lua_State *L, int level) {
     lua_Debug info;
     for (; lua_getstack(L, level, &info); level++) {
         lua_getinfo(L, "Sl", &info);
-        if (info.currentline <= 0 || is_ours(L, info.source)) continue;
+        if (info.currentline <= 0 || bind_is_ours(L, info.source)) continue;
         lua_pushfstring(L, "%s:%d:", info.short_src, info.currentline);
         return;
     }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bind/globals.h"
 #include "bind/job.h"
 #include "bind/message.h"
 #include "mem/heap.h"
@@ -20,10 +21,49 @@ static uint64_t power_of_two(uint64_t n) {
     return p;
 }
 
-static void make_function(lua_State *L, job_ud *j, int f, mp_job_spec *spec) {
-    mp_ref message = message_new(L, f, 1, "function");
+/* The function at 2 goes to the workers of the pool at 1, with the globals
+   that they lack. `items`, and the n values at 3: see globals_function. */
+static void make_function(lua_State *L, job_ud *j, bool items, int n,
+                          mp_job_spec *spec) {
+    bool copies = bind_pool_push_snapshot(L, 1);
+    mp_ref message =
+        globals_function(L, copies ? lua_gettop(L) : 0, 2, items, 3, n);
     int r = mp_pool_function(pool_of(j->pool), message, &spec->function);
     if (r < 0) bind_oserror(L, r, "cannot send the function to the workers");
+    lua_pop(L, 1);
+}
+
+/* Are there others than scalars among the n values from `first` on? */
+static bool any_things(lua_State *L, int first, int n) {
+    for (int i = first; i < first + n; i++)
+        if (lua_type(L, i) > LUA_TSTRING) return true;
+    return false;
+}
+
+/* May there be among the items of the source at 3? Only a short list is
+   looked at: of a long one that takes longer than what is saved. */
+static bool any_thing_items(lua_State *L, const job_ud *j, uint64_t count) {
+    enum { SHORT = 64 };
+    if (j->source == FROM_RANGE) return false;
+    if (j->source != FROM_LIST || count > SHORT || !lua_istable(L, 3))
+        return true;
+    bool any = luaL_getmetafield(L, 3, "__index") != LUA_TNIL;
+    if (any) lua_pop(L, 1);
+    for (lua_Integer i = 1; !any && i <= (lua_Integer)count; i++) {
+        any = lua_rawgeti(L, 3, i) > LUA_TSTRING;
+        lua_pop(L, 1);
+    }
+    return any;
+}
+
+/* 1 if the source at 3 is a list that begins with no scalar; else 0. */
+static int things_list(lua_State *L) {
+    bool is = lua_istable(L, 3);
+    if (is) {
+        is = lua_rawgeti(L, 3, 1) > LUA_TSTRING;
+        lua_pop(L, 1);
+    }
+    return is;
 }
 
 /* Pushes a job without its shared part: [pool] is at stack index 1. */
@@ -78,7 +118,7 @@ static int pool_apply(lua_State *L) {
     j->ahead = 1;
     lua_pushvalue(L, 2);
     lua_setiuservalue(L, -2, UV_FUNCTION);
-    make_function(L, j, 2, &spec);
+    make_function(L, j, any_things(L, 3, n), n, &spec);
     /* A job that is never fed would keep the pool from ending. */
     uint64_t value = 0;
     unsigned mark = job_encode_item(L, 3, n, "args", &value);
@@ -143,7 +183,8 @@ static int pool_job(lua_State *L) {
     lua_setiuservalue(L, self, UV_SOURCE);
     describe_source(L, j, &spec);
     choose_window(j, &spec, mode, mp_pool_workers(pool_of(pool)));
-    make_function(L, j, 2, &spec);
+    make_function(L, j, any_thing_items(L, j, spec.count), things_list(L),
+                  &spec);
     add_job(L, j, &spec, 0);
     if (j->count == 0) {
         j->input_over = true;

@@ -10,9 +10,9 @@
 #include "mem/object.h"
 #include "mem/slot.h"
 
-/* A block: this head, handle ids, and from `data_at` on head.length bytes.
-   The ids come first, since their place must fit in 32 bits, and the length
-   of the bytes need not.
+/* A block: this head, handle ids, and from `data_at` on the bytes, which end
+   where the payload does (head.length). The ids come first, since their
+   place must fit in 32 bits, and the length of the bytes need not.
    form   MESSAGE_PACKED or MESSAGE_STRING */
 typedef struct block_shm {
     mp_message_shm head;
@@ -120,11 +120,12 @@ static mp_ref new_block(uint32_t form, const void *data, size_t length,
     mp_ref block = mp_alloc(data_at + length);
     if (!block) return 0;
     block_shm *b = mp_at(block);
-    b->head.length = length;
+    b->head.length = data_at - sizeof(mp_message_shm) + length;
     b->head.handles_at = sizeof(block_shm);
     atomic_store_explicit(&b->head.n_handles, 0, memory_order_relaxed);
     b->form = form;
     b->data_at = (uint32_t)data_at;
+    memset(b + 1, 0, data_at - sizeof *b); /* for those who compare */
     memcpy((unsigned char *)b + data_at, data, length);
     if (n > 0) mp_mark_handles(block);
     for (size_t i = 0; i < n; i++)
@@ -204,12 +205,12 @@ int message_push_bytes(lua_State *L, uint8_t tag, const void *data,
 int message_push(lua_State *L, mp_ref block) {
     size_t size = mp_block_size(block);
     const block_shm *b = mp_at(block);
-    if (size < sizeof *b || b->data_at > size ||
-        b->head.length > size - b->data_at)
+    if (size < sizeof *b || b->head.length > size - sizeof b->head ||
+        b->data_at > sizeof b->head + b->head.length)
         bind_error(L, "PicklingError", "a message is damaged");
-    return message_push_bytes(L, (uint8_t)b->form,
-                              (const unsigned char *)b + b->data_at,
-                              (size_t)b->head.length);
+    return message_push_bytes(
+        L, (uint8_t)b->form, (const unsigned char *)b + b->data_at,
+        (size_t)(sizeof b->head + b->head.length - b->data_at));
 }
 
 static void free_block(mp_ref block, int hand) {

@@ -1,3 +1,4 @@
+#include <stdatomic.h>
 #include <string.h>
 
 #include "bind/bind.h"
@@ -8,7 +9,12 @@
 
 /* Registry: lightuserdata of the class -> its metatable; the table of all
    classes by pickle code stands in a static array, since classes are. */
-static const bind_class *by_code[256];
+static const bind_class *_Atomic by_code[256];
+
+/* Each state writes what all write: whose store is seen does not matter. */
+static const bind_class *class_of_code(int code) {
+    return atomic_load_explicit(&by_code[code], memory_order_relaxed);
+}
 
 static int object_close(lua_State *L) {
     bind_object *o = lua_touserdata(L, 1);
@@ -20,7 +26,8 @@ static int object_close(lua_State *L) {
 }
 
 void bind_class_open(lua_State *L, const bind_class *class) {
-    by_code[class->code] = class;
+    atomic_store_explicit(&by_code[class->code], class,
+                          memory_order_relaxed);
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, class) == LUA_TTABLE) {
         lua_pop(L, 1);
         return;
@@ -36,6 +43,11 @@ void bind_class_open(lua_State *L, const bind_class *class) {
     if (class->methods) {
         lua_newtable(L);
         luaL_setfuncs(L, class->methods, 0);
+        /* core.methods: by this path they travel. */
+        luaL_getsubtable(L, LUA_REGISTRYINDEX, "mp.methods");
+        lua_pushvalue(L, -2);
+        lua_setfield(L, -2, class->name);
+        lua_pop(L, 1);
         lua_setfield(L, -2, "__index");
     }
     if (class->meta) luaL_setfuncs(L, class->meta, 0);
@@ -74,14 +86,16 @@ bind_object *bind_test(lua_State *L, int arg) {
     if (!o || lua_type(L, arg) != LUA_TUSERDATA ||
         lua_rawlen(L, arg) < sizeof *o)
         return NULL;
-    for (int code = 1; code < 256; code++)
-        if (by_code[code] && by_code[code] == o->class) return o;
+    for (int code = 1; code < 256; code++) {
+        const bind_class *class = class_of_code(code);
+        if (class && class == o->class) return o;
+    }
     return NULL;
 }
 
 void bind_push_handle(lua_State *L, uint8_t code, uint32_t id, uint32_t gen,
                       uint32_t aux) {
-    const bind_class *class = by_code[code];
+    const bind_class *class = class_of_code(code);
     if (!class)
         bind_error(L, "PicklingError", "unknown class of shared object: %d",
                    (int)code);

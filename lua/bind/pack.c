@@ -46,6 +46,12 @@ pack_store *pack_store_push(lua_State *L) {
     return new_store(L);
 }
 
+void pack_store_value(lua_State *L, int which) {
+    pack_store_push(L);
+    lua_getiuservalue(L, -1, which);
+    lua_remove(L, -2);
+}
+
 /* ---- the encoder ---------------------------------------------------- */
 
 static void drop_anchor(lua_State *L, packer *k) {

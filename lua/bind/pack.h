@@ -38,6 +38,10 @@ typedef struct pack_out {
     pack_handle *handles;    /* each id once */
     size_t nhandles, handles_cap;
     int needs;               /* PACK_* flags that decoding will need */
+    int functions;           /* stack index of a list (nil: to be made), or
+                                0: each Lua function that is written by value
+                                and reads globals is added to it, and behind
+                                it its globals_of_code */
 } pack_out;
 
 /* Pushes a userdata that owns an empty pack_out and returns it. Cheap:

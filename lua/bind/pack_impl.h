@@ -21,8 +21,9 @@
      KEY x1 x..        a short string, numbered among the keys
      KEYREF n          key n
      TABLE h n v.. (k v)..   n array items, then pairs: h of them when
-                       h < TABLE_OPEN, else at least 2^(h - TABLE_OPEN),
-                       and END.  `n` may be padded
+                       h < TABLE_OPEN, else no more than 2^(h - TABLE_OPEN)
+                       and more than half of that, and END.  `n` may be
+                       padded
      META name TABLE   the table gets a metatable; `name` is a NAME,
                        REGNAME or NAMEREF, or GLOBALS for one that makes
                        it inherit the globals
@@ -33,6 +34,9 @@
      REDUCE n v..      the first of n values is called with the others
      REBUILD s n v..   the rebuilding function registered under the name s
                        (n x..) is called with n values
+     STATE v s         v, a REDUCE, REBUILD or META of an empty table, and
+                       then its state: __setstate(v, s) is called.  v can
+                       be referred to from s on
      HANDLE c id gen aux     a shared object of class c (one byte)
      GLOBALS           the table of globals
      NAME k s..        a module s[1] or, for k > 1, its field s[2]. ...
@@ -81,7 +85,8 @@ enum {
     TAG_KEYREF,
     TAG_GLOBALS,
     TAG_CELL,
-    TAG_END
+    TAG_END,
+    TAG_STATE
 };
 
 #define TABLE_OPEN 224  /* `h` from here on: an END follows */
@@ -92,7 +97,7 @@ enum {
                                     all under its name in the registry */
 #define PACK_KEEP ((size_t)1 << 20) /* buffers up to this are kept */
 
-/* ---- the state's store (pack.c, pack_names.c) ----------------------- */
+/* ---- the state's store (pack.c, pack_names.c, pack_class.c) --------- */
 
 /* User values of the store. */
 enum { STORE_SPARE = 1, STORE_PATHS, STORE_OBJECTS, STORE_CLASSES,
@@ -109,7 +114,8 @@ typedef struct pack_store {
 
 /* Kinds of names. */
 enum {
-    NAME_VALUE,  /* modules, C functions: always by name */
+    NAME_VALUE,  /* modules, C functions, functions of mp's own modules:
+                    always by name */
     NAME_META,   /* fields of modules: by name when used as a metatable, or
                     if they look like one */
     NAME_CLASS   /* registered: REGNAME */
@@ -117,6 +123,9 @@ enum {
 
 /* Pushes the store (made at first use) and returns it. */
 pack_store *pack_store_push(lua_State *L);
+
+/* Pushes one of its tables. */
+void pack_store_value(lua_State *L, int which);
 
 /* Looks at package.loaded, and names what is new there. */
 void pack_names_refresh(lua_State *L, pack_store *s);
@@ -126,6 +135,14 @@ void pack_names_scan(lua_State *L, pack_store *s);
 
 /* Names the C functions in nested tables, to any depth. */
 void pack_names_scan_deep(lua_State *L, pack_store *s);
+
+/* Names the table at `value`, which is the global with the name at `name`,
+   as a scan would: absolute indexes. */
+void pack_names_global(lua_State *L, pack_store *s, int name, int value);
+
+/* Names mp's own Lua functions, those that are members of its modules or of
+   tables there: what they do is bound to the state of their module. */
+void pack_names_scan_own(lua_State *L, pack_store *s);
 
 /* The kind of name `id`, -1 when the thing at `key` is no longer what was
    named. */
@@ -139,17 +156,24 @@ static inline int pack_names_find(lua_State *L, const pack_store *s,
     return *id == PACK_MEMO_NONE ? -1 : pack_names_verify(L, s, *id, key);
 }
 
+/* Could the table on top be someone's metatable? */
+bool pack_class_like(lua_State *L);
+
 /* Does the thing with this name look like a metatable? */
 bool pack_names_class(lua_State *L, size_t id);
 
-/* A class for which a scan found no name need not be looked for in each
-   message: remembers the table on top, or tells whether it was remembered.
-   What package.loaded gets makes all forgotten. */
+/* A class or function for which a scan found no name need not be looked for
+   in each message: remembers the thing on top, or tells whether it was
+   remembered.  What package.loaded gets makes all forgotten. */
 void pack_names_set_nameless(lua_State *L);
 bool pack_names_nameless(lua_State *L);
 
 /* Pushes the wire form of a name (from its tag on). */
 void pack_names_push_wire(lua_State *L, size_t id);
+
+/* Names the metatable at stack index `metatable` by the string at `name`. */
+void pack_names_add_class(lua_State *L, pack_store *s, int name,
+                          int metatable);
 
 /* Pushes classes[key] (key at the top, popped): an entry {metatable,
    reduce, rebuild, name} or nil; key is a name or a metatable. */
@@ -159,7 +183,10 @@ void pack_class_push(lua_State *L);
 int pack_class_register(lua_State *L);
 
 /* Fields of a class's entry. */
-enum { CLASS_META = 1, CLASS_REDUCE, CLASS_REBUILD, CLASS_NAME };
+enum { CLASS_META = 1, CLASS_REDUCE, CLASS_REBUILD, CLASS_NAME,
+       CLASS_LENT /* true: it came with a job, and gives way to one that is
+                     registered here */
+};
 
 /* ---- frames on the Lua stack (pack.c) ------------------------------- */
 
@@ -168,7 +195,7 @@ enum { CLASS_META = 1, CLASS_REDUCE, CLASS_REBUILD, CLASS_NAME };
    stack; when the window is full, its older half moves to a table.
    Frame i, from 0, has its slots at base + 2 * (i - spilled) + 1 and + 2. */
 #define PACK_WINDOW 96
-#define PACK_STACK (2 * PACK_WINDOW + 40)
+#define PACK_STACK (2 * PACK_WINDOW + 60)
 
 typedef struct pack_window {
     int base;        /* stack index below the window */
@@ -190,8 +217,10 @@ void pack_window_restore(lua_State *L, pack_window *w);
 
 typedef struct pack_frame {
     uint8_t kind;       /* FRAME_* */
-    bool keyed;         /* table: the key is written, its value is due */
+    uint8_t due;        /* table: DUE_*, of the pair whose key is in its
+                           slot */
     bool in_key;        /* table: the child is the key */
+    bool state;         /* list: its last item is the thing's state */
     uint8_t width;      /* table: bytes kept for the item count */
     size_t number;      /* in the memo */
     size_t head;        /* table: offset of the tag */
@@ -204,6 +233,7 @@ typedef struct pack_frame {
 } pack_frame;
 
 enum { FRAME_TABLE, FRAME_FUNC, FRAME_LIST };
+enum { DUE_NOTHING, DUE_KEY, DUE_VALUE };
 
 /* What the memo says of a thing: its kind in the low bits, its tag's
    offset above them. */
@@ -278,8 +308,9 @@ void pack_remember_next(lua_State *L, packer *k, const void *key, int kind);
 /* Opens a frame on the value on top; its number is the memo's last. */
 pack_frame *pack_open(lua_State *L, packer *k, int kind);
 
-/* Begins the table on top; its header is filled in at its end. */
-void pack_begin_table(lua_State *L, packer *k);
+/* Writes the table on top: whole when nothing in it needs a frame, else its
+   beginning, in a frame of its own. Its header is filled in at its end. */
+pack_step pack_begin_table(lua_State *L, packer *k);
 
 /* Begins a value that is not a scalar, on top of the stack. */
 pack_step pack_enter(lua_State *L, packer *k);
@@ -309,24 +340,34 @@ bool pack_named(lua_State *L, packer *k, const void *key, bool meta);
    package.loaded changed; each at most once per message. */
 pack_step pack_renew(lua_State *L, packer *k, bool rescan);
 
-/* Raises the PicklingError: the culprit is on top. (pack_path.c) */
+/* Pushes the first bytes of a string for an error: what cannot be printed is
+   escaped, and what is long cut off. (pack_path.c, and so the next) */
+const char *pack_show(lua_State *L, const char *s, size_t len);
+
+/* Raises the PicklingError: the culprit is on top. */
 int pack_refuse(lua_State *L, packer *k, const char *advice, ...);
 
 /* ---- the decoder (pack_read.c) -------------------------------------- */
 
 typedef struct unpack_frame {
-    uint8_t kind;        /* FRAME_*, UNPACK_META */
+    uint8_t kind;        /* FRAME_*, UNPACK_META, UNPACK_STATE */
     uint8_t state;       /* table: UNPACK_* */
     bool shared;
     bool open;            /* table: more pairs may come, up to END */
     uint64_t number;
     uint64_t next, limit; /* items done, items in all */
     uint64_t pairs;       /* table: to come at least */
+    uint64_t more;        /* open table: that may come besides */
     uint64_t owed;        /* items that the frames below still wait for */
 } unpack_frame;
 
-enum { UNPACK_META = FRAME_LIST + 1 };
-enum { UNPACK_ITEMS, UNPACK_KEY, UNPACK_VALUE };
+enum { UNPACK_META = FRAME_LIST + 1, UNPACK_STATE };
+enum {
+    UNPACK_ITEMS, /* an array item is due */
+    UNPACK_NEXT,  /* a pair, or the end */
+    UNPACK_KEY,   /* the key of a pair that has begun */
+    UNPACK_VALUE  /* its value; the key is in its slot */
+};
 
 #define UNPACK_FRAMES 16
 
@@ -336,6 +377,10 @@ typedef struct unpacker {
     int flags;
     int base;            /* of the fixed slots: UNPACK_SLOT_* */
     uint64_t things, keys;
+    uint32_t quick;      /* bit i: key i lies in its slot */
+    uint32_t patience;   /* pairs until the next look at the clock */
+    int64_t stop;        /* ns of this thread's processor time at which that
+                            look gives up; 0 before the first */
     unpack_frame *frames;
     size_t nframes, frames_cap;
     uint64_t owed;
@@ -348,14 +393,41 @@ enum { UNPACK_SLOT_REFS = 1, UNPACK_SLOT_NAMES, UNPACK_SLOT_KEYS,
        UNPACK_SLOT_FRAMES, UNPACK_SLOT_SPILL, UNPACK_SLOT_CODES,
        UNPACK_SLOTS = UNPACK_SLOT_CODES };
 
+/* The first keys that are asked for again lie in stack slots of their own,
+   behind the fixed ones; the others in the table of UNPACK_SLOT_KEYS. */
+#define UNPACK_QUICK 16
+
+#define UNPACK_LOOK 1024 /* pairs between looks at the clock */
+
 /* Raises «damaged data at byte N: why». */
 int unpack_damaged(unpacker *u, const char *why);
 
 /* The next varint; damaged when it is cut off or above `max`. */
-uint64_t unpack_number(unpacker *u, uint64_t max);
+uint64_t unpack_number_long(unpacker *u, uint64_t max);
+
+static inline uint64_t unpack_number(unpacker *u, uint64_t max) {
+    if (u->p < u->end && *u->p < 0x80 && *u->p <= max)
+        return *u->p++;
+    return unpack_number_long(u, max);
+}
 
 /* `n` bytes that follow, skipped. */
-const unsigned char *unpack_bytes(unpacker *u, uint64_t n);
+static inline const unsigned char *unpack_bytes(unpacker *u, uint64_t n) {
+    const unsigned char *p = u->p;
+    if (n > (uint64_t)(u->end - p))
+        unpack_damaged(u, "the end is missing");
+    u->p += n;
+    return p;
+}
+
+/* Checks that `items` and twice `pairs` values can come after what is owed
+   already. */
+void unpack_claim(unpacker *u, uint64_t items, uint64_t pairs);
+
+/* A size to ask Lua for. */
+static inline int unpack_capped(uint64_t n) {
+    return n < INT32_MAX / 2 ? (int)n : INT32_MAX / 2;
+}
 
 /* Pushes a string of the next `n` bytes. */
 void unpack_string(unpacker *u, uint64_t n);
@@ -367,8 +439,21 @@ void unpack_kept(unpacker *u, int slot, uint64_t number);
    one that is being read. */
 uint64_t unpack_awaited(const unpack_frame *f);
 
-/* Pushes a scalar and returns true, or leaves everything as it is. */
+/* Pushes a scalar and returns true, or leaves everything as it is.
+   (pack_table.c, and so the next four) */
 bool unpack_scalar(unpacker *u);
+
+/* Calls a function of the user's, as lua_call; its time is its own. */
+void unpack_call(unpacker *u, int arguments, int results);
+
+/* Reads a TABLE (after its tag): whole, or its beginning in a new frame. */
+bool unpack_table(unpacker *u, bool shared);
+
+/* Goes on with it; false when something inside has opened a frame. */
+bool unpack_table_fill(unpacker *u, unpack_frame *f);
+
+/* Gives it the value on top. `table`: its stack index. */
+void unpack_table_take(unpacker *u, unpack_frame *f, int table);
 
 /* Reads a value that is no scalar: a whole one, now on top (true), or the
    beginning of one, in a new frame (false). (pack_thing.c) */
@@ -381,7 +466,13 @@ unpack_frame *unpack_open(unpacker *u, int kind);
 void unpack_ref(unpacker *u, uint64_t n);
 
 /* Remembers the value on top as thing `number` if `shared`. */
-void unpack_keep(unpacker *u, int slot, uint64_t number, bool shared);
+void unpack_keep_shared(unpacker *u, int slot, uint64_t number);
+
+static inline void unpack_keep(unpacker *u, int slot, uint64_t number,
+                               bool shared) {
+    if (shared)
+        unpack_keep_shared(u, slot, number);
+}
 
 /* Reads a NAME, REGNAME (after the tag) and pushes what it names. */
 void unpack_name(unpacker *u, int tag);

@@ -1,5 +1,5 @@
 /* Names for what cannot or should not be copied: loaded modules, classes,
-   C functions, registered metatables.
+   C functions, registered metatables (pack_class.c).
 
    A name is a path of string keys from package.loaded.  Of several the
    shortest is taken, then the least in its wire form, so that the same
@@ -11,30 +11,18 @@
 #include <string.h>
 
 #include "bind/bind.h"
+#include "bind/globals_impl.h"
 #include "bind/pack_impl.h"
 
-static void push_store_value(lua_State *L, int which) {
-    pack_store_push(L);
-    lua_getiuservalue(L, -1, which);
-    lua_remove(L, -2);
-}
-
 void pack_names_push_wire(lua_State *L, size_t id) {
-    push_store_value(L, STORE_PATHS);
+    pack_store_value(L, STORE_PATHS);
     lua_rawgeti(L, -1, (lua_Integer)id + 1);
-    lua_remove(L, -2);
-}
-
-void pack_class_push(lua_State *L) {
-    push_store_value(L, STORE_CLASSES);
-    lua_insert(L, -2);
-    lua_rawget(L, -2);
     lua_remove(L, -2);
 }
 
 int pack_names_verify(lua_State *L, const pack_store *s, size_t id,
                       const void *key) {
-    push_store_value(L, STORE_OBJECTS);
+    pack_store_value(L, STORE_OBJECTS);
     lua_rawgeti(L, -1, (lua_Integer)id + 1);
     bool same = lua_topointer(L, -1) == key;
     lua_pop(L, 2);
@@ -82,11 +70,21 @@ static void class_wire(lua_State *L, int idx) {
     luaL_pushresult(&b);
 }
 
-/* The shorter path first, then the lesser bytes. */
+/* Is the path one through a global that is not Lua's own? */
+static bool through_globals(const char *path, size_t len) {
+    globals_name name;
+    return globals_wire((const unsigned char *)path, len, &name) &&
+           !globals_of_lua(name.text, name.length);
+}
+
+/* Globals differ from process to process: any other path before theirs.
+   Then the shorter path first, then the lesser bytes. */
 static bool better(lua_State *L, int a, int b) {
     size_t alen, blen;
     const char *x = lua_tolstring(L, a, &alen);
     const char *y = lua_tolstring(L, b, &blen);
+    bool xglobal = through_globals(x, alen);
+    if (xglobal != through_globals(y, blen)) return !xglobal;
     uint64_t n = 0, m = 0;
     mp_varint_get((const unsigned char *)x + 1,
                   (const unsigned char *)x + alen, &n);
@@ -135,19 +133,18 @@ static void offer(lua_State *L, const scan *s, int thing, int kind) {
 
 static scan begin_scan(lua_State *L, pack_store *store) {
     luaL_checkstack(L, 20, "pickling");
-    push_store_value(L, STORE_PATHS);
-    push_store_value(L, STORE_OBJECTS);
+    pack_store_value(L, STORE_PATHS);
+    pack_store_value(L, STORE_OBJECTS);
     return (scan){store, lua_gettop(L) - 1, lua_gettop(L)};
 }
 
-/* Could the table at -1 be someone's metatable? */
-static bool class_like(lua_State *L) {
+bool pack_class_like(lua_State *L) {
     static const char *const fields[] = {
         "__index", "__name", "__newindex", "__call", "__tostring", "__gc",
         "__close", "__eq", "__lt", "__le", "__len", "__concat", "__add",
         "__sub", "__mul", "__div", "__idiv", "__mod", "__pow", "__unm",
         "__band", "__bor", "__bxor", "__bnot", "__shl", "__shr", "__mode",
-        "__metatable", "__pairs", "__reduce"};
+        "__metatable", "__pairs", "__reduce", "__getstate"};
     bool found = false;
     for (size_t i = 0; !found && i < sizeof fields / sizeof *fields; i++) {
         lua_pushstring(L, fields[i]);
@@ -158,15 +155,15 @@ static bool class_like(lua_State *L) {
 }
 
 bool pack_names_class(lua_State *L, size_t id) {
-    push_store_value(L, STORE_OBJECTS);
+    pack_store_value(L, STORE_OBJECTS);
     lua_rawgeti(L, -1, (lua_Integer)id + 1);
-    bool is = lua_istable(L, -1) && class_like(L);
+    bool is = lua_istable(L, -1) && pack_class_like(L);
     lua_pop(L, 2);
     return is;
 }
 
 void pack_names_set_nameless(lua_State *L) {
-    push_store_value(L, STORE_NAMELESS);
+    pack_store_value(L, STORE_NAMELESS);
     lua_pushvalue(L, -2);
     lua_pushboolean(L, 1);
     lua_rawset(L, -3);
@@ -174,7 +171,7 @@ void pack_names_set_nameless(lua_State *L) {
 }
 
 bool pack_names_nameless(lua_State *L) {
-    push_store_value(L, STORE_NAMELESS);
+    pack_store_value(L, STORE_NAMELESS);
     lua_pushvalue(L, -2);
     bool is = lua_rawget(L, -2) != LUA_TNIL;
     lua_pop(L, 2);
@@ -243,7 +240,7 @@ static uint64_t fingerprint(lua_State *L) {
 
 /* Names what was registered, the reserved name included. */
 static void scan_classes(lua_State *L, const scan *s) {
-    push_store_value(L, STORE_CLASSES);
+    pack_store_value(L, STORE_CLASSES);
     int classes = lua_gettop(L);
     luaL_getmetatable(L, PACK_RESERVED);
     if (lua_istable(L, -1)) {
@@ -401,84 +398,82 @@ void pack_names_scan_deep(lua_State *L, pack_store *store) {
     lua_settop(L, top);
 }
 
-/* ---- registering ---------------------------------------------------- */
-
-/* Raises ValueError if classes[key at `key`] is an entry whose `field` is
-   another than the value at `other`. */
-static void check_taken(lua_State *L, int key, int field, int other) {
-    lua_pushvalue(L, key);
-    pack_class_push(L);
-    if (lua_istable(L, -1)) {
-        lua_rawgeti(L, -1, field);
-        if (!lua_rawequal(L, -1, other))
-            bind_error(L, "ValueError",
-                       field == CLASS_META
-                           ? "register: the name '%s' is already that of "
-                             "another metatable"
-                           : "register: the metatable is already registered "
-                             "as '%s'",
-                       lua_tostring(L, field == CLASS_META ? key : -1));
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
-}
-
-static void check_register(lua_State *L) {
-    size_t len = 0;
-    if (lua_type(L, 1) != LUA_TSTRING)
-        bind_argerror(L, "register", 1, "name", "string");
-    lua_tolstring(L, 1, &len);
-    if (len == 0)
-        bind_error(L, "ValueError", "register: the name is empty");
-    if (strcmp(lua_tostring(L, 1), PACK_RESERVED) == 0)
-        bind_error(L, "ValueError", "register: the name '%s' is reserved",
-                   PACK_RESERVED);
-    if (!lua_istable(L, 2))
-        bind_argerror(L, "register", 2, "metatable", "table");
-    for (int i = 3; i <= 4; i++)
-        if (!lua_isnoneornil(L, i) && !lua_isfunction(L, i))
-            bind_argerror(L, "register", i, i == 3 ? "reduce" : "rebuild",
-                          "function");
-    if (lua_isnoneornil(L, 3) != lua_isnoneornil(L, 4))
-        bind_error(L, "TypeError", "register: reduce and rebuild go "
-                   "together, got %s only",
-                   lua_isnoneornil(L, 4) ? "reduce" : "rebuild");
-}
-
-/* Pushes the entry of the name at 1, made if there is none. */
-static void push_entry(lua_State *L) {
-    lua_pushvalue(L, 1);
-    pack_class_push(L);
-    if (lua_istable(L, -1))
-        return;
-    lua_pop(L, 1);
-    push_store_value(L, STORE_CLASSES);
-    lua_createtable(L, CLASS_NAME, 0);
-    lua_pushvalue(L, 1);
-    lua_rawseti(L, -2, CLASS_NAME);
-    for (int key = 1; key <= 2; key++) { /* by name and by metatable */
-        lua_pushvalue(L, key);
-        lua_pushvalue(L, -2);
-        lua_rawset(L, -4);
-    }
-    lua_remove(L, -2);
-}
-
-int pack_class_register(lua_State *L) {
-    check_register(L);
-    lua_settop(L, 4);
-    check_taken(L, 1, CLASS_META, 2);
-    check_taken(L, 2, CLASS_NAME, 1);
-    push_entry(L);
-    for (int i = 2; i <= 4; i++) {
-        static const int fields[] = {CLASS_META, CLASS_REDUCE,
-                                     CLASS_REBUILD};
-        lua_pushvalue(L, i);
-        lua_rawseti(L, 5, fields[i - 2]);
-    }
-    pack_store *store = pack_store_push(L);
+void pack_names_global(lua_State *L, pack_store *store, int name,
+                       int value) {
+    static const char globals[] = {(char)TAG_NAME, 1, 2, '_', 'G'};
+    int top = lua_gettop(L);
     scan s = begin_scan(L, store);
-    class_wire(L, 1);
-    offer(L, &s, 2, NAME_CLASS);
-    return 0;
+    lua_pushlstring(L, globals, sizeof globals);
+    lua_pushvalue(L, name);
+    extend(L, lua_gettop(L) - 1);
+    offer(L, &s, value, NAME_META);
+    lua_settop(L, top);
+}
+
+void pack_names_add_class(lua_State *L, pack_store *store, int name,
+                          int metatable) {
+    int top = lua_gettop(L);
+    scan s = begin_scan(L, store);
+    class_wire(L, name);
+    offer(L, &s, metatable, NAME_CLASS);
+    lua_settop(L, top);
+}
+
+/* ---- mp's own functions --------------------------------------------- */
+
+/* Depth of tables in a module: module.Class._get.name */
+#define OWN_DEPTH 3
+
+/* Is the value on top a Lua function of ours? */
+static bool own_function(lua_State *L) {
+    lua_Debug ar;
+    if (!lua_isfunction(L, -1) || lua_iscfunction(L, -1))
+        return false;
+    lua_pushvalue(L, -1);
+    lua_getinfo(L, ">S", &ar);
+    return bind_is_ours(L, ar.source);
+}
+
+/* Names our functions in the table at `table`, and in its tables. */
+static void scan_own(lua_State *L, const scan *s, int table, int path,
+                     int depth) {
+    luaL_checkstack(L, 20, "pickling");
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        int value = lua_gettop(L);
+        bool inner = lua_istable(L, value) && depth > 1;
+        if (lua_type(L, value - 1) == LUA_TSTRING &&
+            (inner || own_function(L))) {
+            lua_pushvalue(L, value - 1);
+            extend(L, path);
+            if (inner)
+                scan_own(L, s, value, value + 1, depth - 1);
+            else
+                offer(L, s, value, NAME_VALUE);
+        }
+        lua_settop(L, value - 1);
+    }
+}
+
+void pack_names_scan_own(lua_State *L, pack_store *store) {
+    int top = lua_gettop(L);
+    scan s = begin_scan(L, store);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    int loaded = lua_gettop(L);
+    push_root(L);
+    lua_pushnil(L);
+    while (lua_next(L, loaded)) {
+        int module = lua_gettop(L);
+        const char *name = lua_type(L, module - 1) == LUA_TSTRING
+                               ? lua_tostring(L, module - 1)
+                               : "";
+        if (lua_istable(L, module) && (strcmp(name, "mp") == 0 ||
+                                       strncmp(name, "mp.", 3) == 0)) {
+            lua_pushvalue(L, module - 1);
+            extend(L, loaded + 1);
+            scan_own(L, &s, module, module + 1, OWN_DEPTH);
+        }
+        lua_settop(L, module - 1);
+    }
+    lua_settop(L, top);
 }

@@ -7,6 +7,26 @@
 
 /* ---- reducing ------------------------------------------------------- */
 
+/* Has the thing at `thing` a state apart from what makes it? */
+static bool has_state(lua_State *L, packer *k, int thing) {
+    if (luaL_getmetafield(L, thing, "__getstate") == LUA_TNIL)
+        return false;
+    if (luaL_getmetafield(L, thing, "__setstate") == LUA_TNIL) {
+        lua_pushvalue(L, thing);
+        pack_refuse(L, k, "it has a __getstate and no __setstate");
+    }
+    lua_pop(L, 2);
+    return true;
+}
+
+/* Pushes the state of the thing at `thing`, which has one. */
+static void push_state(lua_State *L, packer *k, int thing) {
+    luaL_getmetafield(L, thing, "__getstate");
+    lua_pushvalue(L, thing);
+    lua_call(L, 1, 1);
+    k->epoch++; /* a string seen before the call may be gone */
+}
+
 /* Results of hooks live until the message is done: the memo knows them by
    address. The value is on top. */
 static void anchor(lua_State *L, packer *k) {
@@ -58,6 +78,12 @@ static pack_step reduce(lua_State *L, packer *k, int bottom,
     }
     int n = gather(L, bottom + 1);
     lua_settop(L, bottom + 2);
+    bool state = has_state(L, k, bottom + 1);
+    if (state) {
+        push_state(L, k, bottom + 1);
+        lua_rawseti(L, bottom + 2, n + 1);
+        pack_byte(L, k, TAG_STATE);
+    }
     lua_replace(L, bottom + 1);
     anchor(L, k);
     pack_remember_next(L, k, key, MEMO_BUSY);
@@ -70,7 +96,9 @@ static pack_step reduce(lua_State *L, packer *k, int bottom,
         k->out.needs |= PACK_CODE;
         pack_number(L, k, TAG_REDUCE, (uint64_t)n);
     }
-    pack_open(L, k, FRAME_LIST)->limit = n;
+    pack_frame *f = pack_open(L, k, FRAME_LIST);
+    f->limit = n + state;
+    f->state = state;
     return STEP_OPENED;
 }
 
@@ -105,12 +133,19 @@ static bool reducible(lua_State *L, packer *k, pack_step *step) {
 
 /* ---- objects -------------------------------------------------------- */
 
-/* Writes META and the name of the metatable on top, or returns false. */
-static bool put_meta(lua_State *L, packer *k) {
+/* Writes META and the name of the metatable on top, after a STATE if
+   `state`, or returns false. */
+static bool put_meta(lua_State *L, packer *k, bool state) {
     const void *meta = lua_topointer(L, -1);
     size_t id;
-    if (pack_names_find(L, k->store, meta, &id) < 0)
+    int kind = pack_names_find(L, k->store, meta, &id);
+    if (kind < 0)
         return false;
+    if (state) {
+        pack_byte(L, k, TAG_STATE);
+        if (kind != NAME_CLASS)
+            k->out.needs |= PACK_CODE;
+    }
     size_t number = pack_memo_find(&k->memo, (uintptr_t)meta);
     pack_byte(L, k, TAG_META);
     if (number != PACK_MEMO_NONE &&
@@ -121,6 +156,25 @@ static bool put_meta(lua_State *L, packer *k) {
     return true;
 }
 
+/* Begins the table on top, whose META is written; of one that has a state
+   only that goes along. */
+static pack_step begin_object(lua_State *L, packer *k, bool state) {
+    if (!state)
+        return pack_begin_table(L, k);
+    static const unsigned char empty[] = {TAG_TABLE, 0, 0};
+    pack_remember_next(L, k, lua_topointer(L, -1), MEMO_THING);
+    pack_bytes(L, k, empty, sizeof empty);
+    lua_createtable(L, 1, 0);
+    push_state(L, k, lua_gettop(L) - 1);
+    lua_rawseti(L, -2, 1);
+    lua_replace(L, -2);
+    anchor(L, k);
+    pack_frame *f = pack_open(L, k, FRAME_LIST);
+    f->limit = 1;
+    f->state = true;
+    return STEP_OPENED;
+}
+
 pack_step pack_enter_object(lua_State *L, packer *k) {
     pack_step step = pack_renew(L, k, false);
     if (step != STEP_DONE)
@@ -128,16 +182,16 @@ pack_step pack_enter_object(lua_State *L, packer *k) {
     if (reducible(L, k, &step))
         return step;
     if (lua_istable(L, -2)) {
-        bool put = put_meta(L, k);
+        bool state = has_state(L, k, lua_gettop(L) - 1);
+        bool put = put_meta(L, k, state);
         if (!put && !k->scanned) {
             if (pack_renew(L, k, true) != STEP_DONE)
                 return STEP_AGAIN;
-            put = put_meta(L, k);
+            put = put_meta(L, k, state);
         }
         if (put) {
             lua_pop(L, 1);
-            pack_begin_table(L, k);
-            return STEP_OPENED;
+            return begin_object(L, k, state);
         }
     }
     lua_pop(L, 1);
@@ -234,6 +288,5 @@ pack_step pack_enter_env(lua_State *L, packer *k) {
         return pack_enter(L, k);
     pack_byte(L, k, TAG_META);
     pack_byte(L, k, TAG_GLOBALS);
-    pack_begin_table(L, k);
-    return STEP_OPENED;
+    return pack_begin_table(L, k);
 }

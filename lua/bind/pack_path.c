@@ -2,6 +2,7 @@
    read from the outside in, so it costs nothing until it is needed. */
 #include <ctype.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "bind/bind.h"
@@ -18,6 +19,22 @@ static void push_slot(lua_State *L, const packer *k, size_t i, int which) {
         lua_pushvalue(L, pack_slot(w, i) + which - 1);
     else
         lua_rawgeti(L, w->spill, (lua_Integer)(2 * i) + which);
+}
+
+const char *pack_show(lua_State *L, const char *s, size_t len) {
+    char shown[4 * KEY_SHOWN + 3], *to = shown;
+    for (size_t i = 0; i < len && i < KEY_SHOWN; i++) {
+        unsigned char byte = (unsigned char)s[i];
+        if (byte >= ' ' && byte != 0x7f)
+            *to++ = s[i];
+        else
+            to += snprintf(to, 5, "\\%03d", byte);
+    }
+    if (len > KEY_SHOWN) {
+        *to++ = '.';
+        *to++ = '.';
+    }
+    return lua_pushlstring(L, shown, (size_t)(to - shown));
 }
 
 static bool is_name(const char *s, size_t len) {
@@ -37,9 +54,7 @@ static void show_key(lua_State *L) {
         if (is_name(s, len)) {
             lua_pushfstring(L, ".%s", s);
         } else {
-            lua_pushlstring(L, s, len < KEY_SHOWN ? len : KEY_SHOWN);
-            s = lua_pushfstring(L, "[\"%s%s\"]", lua_tostring(L, -1),
-                                len < KEY_SHOWN ? "" : "..");
+            lua_pushfstring(L, "[\"%s\"]", pack_show(L, s, len));
             lua_remove(L, -2);
         }
     } else if (lua_isnumber(L, -1) || lua_isboolean(L, -1)) {
@@ -72,9 +87,12 @@ static void append_frame(lua_State *L, const packer *k, size_t i) {
     if (f->kind == FRAME_FUNC) {
         push_slot(L, k, i, 1);
         const char *name = lua_getupvalue(L, -1, (int)f->next);
-        lua_pushfstring(L, ", upvalue '%s'", name ? name : "?");
-        lua_insert(L, -3);
-        lua_pop(L, 2);
+        name = pack_show(L, name ? name : "?", name ? strlen(name) : 1);
+        lua_pushfstring(L, ", upvalue '%s'", name);
+        lua_insert(L, -4);
+        lua_pop(L, 3);
+    } else if (f->kind == FRAME_LIST && f->state && f->next == f->limit) {
+        lua_pushliteral(L, ", its state");
     } else if (f->kind == FRAME_LIST) {
         lua_pushfstring(L, ", value %I that its reduce function returned",
                         (LUAI_UACINT)f->next);
@@ -124,10 +142,14 @@ static void push_kind(lua_State *L, int idx) {
     } else if (type == LUA_TFUNCTION) {
         code_describe(L, idx);
     } else if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING) {
-        lua_pushfstring(L, type == LUA_TTABLE ? "table of class '%s'" : "%s",
-                        strcmp(lua_tostring(L, -1), LUA_FILEHANDLE) == 0
-                            ? "file"
-                            : lua_tostring(L, -1));
+        size_t len;
+        const char *name = lua_tolstring(L, -1, &len);
+        if (strcmp(name, LUA_FILEHANDLE) == 0)
+            lua_pushliteral(L, "file");
+        else
+            lua_pushfstring(L, type == LUA_TTABLE ? "table of class '%s'"
+                                                  : "%s",
+                            pack_show(L, name, len));
     } else {
         lua_pushfstring(L, type == LUA_TTABLE ? "%s with a metatable" : "%s",
                         lua_typename(L, type));

@@ -4,7 +4,9 @@
    an item takes at least one byte, the items that all unfinished tables
    still wait for can never be more than the bytes left: what a header
    claims is checked against what is not yet owed to others, so room is
-   made in advance for honest messages only.  Memory comes from Lua, on the
+   made in advance for honest messages only.  Time is bounded, too: strangers
+   could choose keys that collide in Lua's tables, and are given up after
+   some seconds (pack_table.c).  Memory comes from Lua, on the
    stack, so that an error leaks nothing.
 
    What came by value never becomes a metatable and, without PACK_CODE, is
@@ -22,11 +24,7 @@ int unpack_damaged(unpacker *u, const char *why) {
 
 /* ---- bytes ---------------------------------------------------------- */
 
-static uint64_t left(const unpacker *u) {
-    return (uint64_t)(u->end - u->p);
-}
-
-uint64_t unpack_number(unpacker *u, uint64_t max) {
+uint64_t unpack_number_long(unpacker *u, uint64_t max) {
     uint64_t n = 0;
     const unsigned char *p = mp_varint_get(u->p, u->end, &n);
     if (!p)
@@ -37,24 +35,23 @@ uint64_t unpack_number(unpacker *u, uint64_t max) {
     return n;
 }
 
-const unsigned char *unpack_bytes(unpacker *u, uint64_t n) {
-    const unsigned char *p = u->p;
-    if (n > left(u))
-        unpack_damaged(u, "the end is missing");
-    u->p += n;
-    return p;
-}
-
 void unpack_string(unpacker *u, uint64_t n) {
     const unsigned char *p = unpack_bytes(u, n);
     lua_pushlstring(u->L, (const char *)p, (size_t)n);
 }
 
+void unpack_claim(unpacker *u, uint64_t items, uint64_t pairs) {
+    uint64_t owed = u->owed, left = (uint64_t)(u->end - u->p);
+    if (u->nframes > 0)
+        owed += unpack_awaited(&u->frames[u->nframes - 1]);
+    uint64_t most = left > owed ? left - owed : 0;
+    if (items > most || pairs > (most - items) / 2)
+        unpack_damaged(u, "more items are announced than bytes are left");
+}
+
 /* ---- references ----------------------------------------------------- */
 
-void unpack_keep(unpacker *u, int slot, uint64_t number, bool shared) {
-    if (!shared)
-        return;
+void unpack_keep_shared(unpacker *u, int slot, uint64_t number) {
     slot += u->base;
     if (lua_isnil(u->L, slot)) {
         lua_newtable(u->L);
@@ -75,48 +72,6 @@ void unpack_ref(unpacker *u, uint64_t n) {
     unpack_kept(u, UNPACK_SLOT_REFS, n);
 }
 
-/* ---- scalars -------------------------------------------------------- */
-
-static void read_short_key(unpacker *u, bool shared) {
-    uint64_t number = u->keys++;
-    unpack_string(u, *unpack_bytes(u, 1));
-    unpack_keep(u, UNPACK_SLOT_KEYS, number, shared);
-}
-
-bool unpack_scalar(unpacker *u) {
-    lua_State *L = u->L;
-    if (u->p == u->end)
-        unpack_damaged(u, "the end is missing");
-    int tag = *u->p++;
-    if (tag < TAG_STRING0) {
-        lua_pushinteger(L, tag - TAG_INT0);
-    } else if (tag < TAG_KEYREF0) {
-        unpack_string(u, (uint64_t)(tag - TAG_STRING0));
-    } else if (tag < TAG_NIL) {
-        unpack_kept(u, UNPACK_SLOT_KEYS, (uint64_t)(tag - TAG_KEYREF0));
-    } else {
-        switch (tag) {
-        case TAG_NIL: lua_pushnil(L); break;
-        case TAG_FALSE: lua_pushboolean(L, 0); break;
-        case TAG_TRUE: lua_pushboolean(L, 1); break;
-        case TAG_INT:
-            lua_pushinteger(L, mp_unzigzag(unpack_number(u, UINT64_MAX)));
-            break;
-        case TAG_FLOAT:
-            lua_pushnumber(L, mp_double_get(unpack_bytes(u, 8)));
-            break;
-        case TAG_STR: unpack_string(u, unpack_number(u, UINT64_MAX)); break;
-        case TAG_KEY: read_short_key(u, false); break;
-        case TAG_KEY | TAG_SHARED: read_short_key(u, true); break;
-        case TAG_KEYREF:
-            unpack_kept(u, UNPACK_SLOT_KEYS, unpack_number(u, UINT32_MAX));
-            break;
-        default: u->p--; return false;
-        }
-    }
-    return true;
-}
-
 /* ---- frames --------------------------------------------------------- */
 
 static void grow_frames(unpacker *u) {
@@ -135,7 +90,7 @@ uint64_t unpack_awaited(const unpack_frame *f) {
         return 0;
     if (f->kind == FRAME_FUNC)
         return items; /* the one being read is counted as done */
-    if (f->kind == FRAME_LIST)
+    if (f->kind == FRAME_LIST || f->kind == UNPACK_STATE)
         return items - 1;
     if (f->state == UNPACK_ITEMS)
         return items - 1 + 2 * f->pairs;
@@ -174,86 +129,6 @@ static bool read_value(unpacker *u) {
     return unpack_scalar(u) || unpack_thing(u);
 }
 
-/* The key on top: may it be one? */
-static void check_key(unpacker *u) {
-    bool bad = lua_isnil(u->L, -1);
-    if (lua_type(u->L, -1) == LUA_TNUMBER) {
-        lua_Number n = lua_tonumber(u->L, -1);
-        bad = n != n;
-    }
-    if (bad)
-        unpack_damaged(u, "a key is nil or not a number");
-}
-
-/* Pushes a key, or opens a frame for one (false). */
-static bool read_key(unpacker *u) {
-    if (u->p < u->end && *u->p >= TAG_KEYREF0 && *u->p < TAG_NIL) {
-        unpack_kept(u, UNPACK_SLOT_KEYS, *u->p++ - (uint64_t)TAG_KEYREF0);
-        return true; /* a string */
-    }
-    if (!read_value(u))
-        return false;
-    check_key(u);
-    return true;
-}
-
-/* Array items up to the first that needs a frame; true: all are there. */
-static bool fill_items(unpacker *u, unpack_frame *f, int table) {
-    while (f->next < f->limit) {
-        if (!read_value(u))
-            return false;
-        lua_rawseti(u->L, table, (lua_Integer)++f->next);
-    }
-    f->state = UNPACK_KEY;
-    return true;
-}
-
-/* Is there another pair? Then counts it as begun. */
-static bool next_pair(unpacker *u, unpack_frame *f) {
-    if (f->pairs > 0) {
-        f->pairs--;
-        return true;
-    }
-    if (f->open && u->p < u->end && *u->p == TAG_END) {
-        u->p++;
-        return false;
-    }
-    return f->open;
-}
-
-/* Stores the value on top under the key in its slot. */
-static void store_pair(unpacker *u, unpack_frame *f, int table) {
-    lua_pushvalue(u->L, table + 1);
-    lua_insert(u->L, -2);
-    lua_rawset(u->L, table);
-    f->state = UNPACK_KEY;
-}
-
-/* Pairs up to the first that needs a frame; true: the table is done. While
-   a child is read, the key lies in its slot and the pair counts as begun. */
-static bool fill_table(unpacker *u, unpack_frame *f) {
-    int table = pack_slot(&u->window, u->nframes - 1);
-    if (f->state == UNPACK_ITEMS && !fill_items(u, f, table))
-        return false;
-    for (;;) {
-        if (f->state == UNPACK_KEY) {
-            if (!next_pair(u, f))
-                return true;
-            if (!read_key(u))
-                return false;
-            if (unpack_scalar(u)) {
-                lua_rawset(u->L, table);
-                continue;
-            }
-            lua_replace(u->L, table + 1);
-            f->state = UNPACK_VALUE;
-        }
-        if (!read_value(u))
-            return false;
-        store_pair(u, f, table);
-    }
-}
-
 static bool fill_function(unpacker *u, unpack_frame *f) {
     int slot = pack_slot(&u->window, u->nframes - 1);
     while (f->next < f->limit) {
@@ -277,7 +152,7 @@ static void rebuild(unpacker *u, const unpack_frame *f, int list) {
         bind_error(L, "PicklingError", "too many values to rebuild with");
     for (uint64_t i = 1; i <= f->limit; i++)
         lua_rawgeti(L, list, (lua_Integer)i);
-    lua_call(L, (int)f->limit - 1, 1);
+    unpack_call(u, (int)f->limit - 1, 1);
     if (lua_isnil(L, -1))
         bind_error(L, "PicklingError", "the rebuilding function returned "
                    "nothing");
@@ -296,10 +171,61 @@ static bool fill_list(unpacker *u, unpack_frame *f) {
     return true;
 }
 
+/* Gives the table on top the metatable, whose place it takes. */
+static void take_meta(unpacker *u, unpack_frame *f, int meta) {
+    lua_pushvalue(u->L, meta);
+    lua_setmetatable(u->L, -2);
+    lua_replace(u->L, meta);
+    f->next++;
+}
+
 static bool fill_meta(unpacker *u, unpack_frame *f) {
-    if (f->next == f->limit)
-        return true;
-    return read_value(u);
+    int meta = pack_slot(&u->window, u->nframes - 1);
+    while (f->next < f->limit) {
+        if (!read_value(u))
+            return false;
+        take_meta(u, f, meta);
+    }
+    return true;
+}
+
+/* Is the metatable of the value at `idx` one that was registered? */
+static bool registered(lua_State *L, int idx) {
+    if (!lua_getmetatable(L, idx))
+        return false;
+    pack_class_push(L);
+    bool is = lua_istable(L, -1);
+    lua_pop(L, 1);
+    return is;
+}
+
+/* Takes the value on top: first the thing, then its state. */
+static void take_state(unpacker *u, unpack_frame *f, int thing) {
+    lua_State *L = u->L;
+    if (f->next++ == 0) {
+        lua_replace(L, thing);
+        return;
+    }
+    if (!(u->flags & PACK_CODE) && !registered(L, thing))
+        bind_error(L, "PicklingError", "refused to call a __setstate: its "
+                   "class is not registered here, and the bytes do not come "
+                   "from this program's own family");
+    if (luaL_getmetafield(L, thing, "__setstate") == LUA_TNIL)
+        bind_error(L, "PicklingError", "there is a state for an object that "
+                   "has no __setstate here");
+    lua_pushvalue(L, thing);
+    lua_rotate(L, -3, -1);
+    unpack_call(u, 2, 0);
+}
+
+static bool fill_state(unpacker *u, unpack_frame *f) {
+    int thing = pack_slot(&u->window, u->nframes - 1);
+    while (f->next < f->limit) {
+        if (!read_value(u))
+            return false;
+        take_state(u, f, thing);
+    }
+    return true;
 }
 
 /* Gives the finished value on top to the innermost frame. */
@@ -309,28 +235,24 @@ static void attach(unpacker *u) {
     int slot = pack_slot(&u->window, u->nframes - 1);
     if (f->kind == FRAME_FUNC) {
         lua_setupvalue(L, slot, (int)f->next);
+    } else if (f->kind == UNPACK_STATE) {
+        take_state(u, f, slot);
     } else if (f->kind == UNPACK_META) {
-        lua_pushvalue(L, slot);
-        lua_setmetatable(L, -2);
-        lua_replace(L, slot);
-        f->next++;
-    } else if (f->kind == FRAME_LIST || f->state == UNPACK_ITEMS) {
+        take_meta(u, f, slot);
+    } else if (f->kind == FRAME_LIST) {
         lua_rawseti(L, slot, (lua_Integer)++f->next);
-    } else if (f->state == UNPACK_KEY) {
-        check_key(u);
-        lua_replace(L, slot + 1);
-        f->state = UNPACK_VALUE;
     } else {
-        store_pair(u, f, slot);
+        unpack_table_take(u, f, slot);
     }
 }
 
 static void run(unpacker *u) {
     static bool (*const fill[])(unpacker *, unpack_frame *) = {
-        [FRAME_TABLE] = fill_table,
+        [FRAME_TABLE] = unpack_table_fill,
         [FRAME_FUNC] = fill_function,
         [FRAME_LIST] = fill_list,
-        [UNPACK_META] = fill_meta};
+        [UNPACK_META] = fill_meta,
+        [UNPACK_STATE] = fill_state};
     while (u->nframes > 0) {
         unpack_frame *f = &u->frames[u->nframes - 1];
         if (fill[f->kind](u, f)) {
@@ -367,14 +289,18 @@ int pack_decode(lua_State *L, const void *data, size_t len, int flags) {
     u.flags = flags;
     u.base = lua_gettop(L);
     u.things = u.keys = u.owed = 0;
+    u.quick = 0;
+    u.patience = UNPACK_LOOK;
+    u.stop = 0;
     u.frames = u.first;
     u.nframes = 0;
     u.frames_cap = UNPACK_FRAMES;
     u.ncodes = 0;
     luaL_checkstack(L, PACK_STACK, "unpickling");
-    lua_settop(L, u.base + UNPACK_SLOTS);
-    int n = read_all(&u);
-    lua_rotate(L, u.base + 1, n);
+    lua_settop(L, u.base + UNPACK_SLOTS + UNPACK_QUICK);
+    int n = read_all(&u), first = lua_gettop(L) - n;
+    for (int i = 1; i <= n; i++)
+        lua_copy(L, first + i, u.base + i);
     lua_settop(L, u.base + n);
     return n;
 }

@@ -6,36 +6,10 @@
 #include "bind/code.h"
 #include "bind/pack_impl.h"
 
-/* Checks that `n` items can come after what is owed already. */
-static void check_claim(unpacker *u, uint64_t items, uint64_t pairs) {
-    uint64_t owed = u->owed, left = (uint64_t)(u->end - u->p);
-    if (u->nframes > 0)
-        owed += unpack_awaited(&u->frames[u->nframes - 1]);
-    uint64_t most = left > owed ? left - owed : 0;
-    if (items > most || pairs > (most - items) / 2)
-        unpack_damaged(u, "more items are announced than bytes are left");
-}
+/* Of a missing name an error shows so many parts, and bytes of each. */
+enum { NAME_SHOWN = 8, PART_SHOWN = 40 };
 
 /* ---- things --------------------------------------------------------- */
-
-static int capped(uint64_t n) {
-    return n < INT32_MAX / 2 ? (int)n : INT32_MAX / 2;
-}
-
-static void read_table(unpacker *u, bool shared) {
-    uint64_t number = u->things++;
-    unsigned hint = *unpack_bytes(u, 1);
-    uint64_t items = unpack_number(u, UINT64_MAX);
-    uint64_t pairs =
-        hint < TABLE_OPEN ? hint : (uint64_t)1 << (hint - TABLE_OPEN);
-    check_claim(u, items, pairs);
-    lua_createtable(u->L, capped(items), capped(pairs));
-    unpack_keep(u, UNPACK_SLOT_REFS, number, shared);
-    unpack_frame *f = unpack_open(u, FRAME_TABLE);
-    f->limit = items;
-    f->pairs = pairs;
-    f->open = hint >= TABLE_OPEN;
-}
 
 static void read_blob(unpacker *u, bool shared) {
     uint64_t number = u->things++;
@@ -60,10 +34,10 @@ static void read_reduce(unpacker *u, bool shared) {
                    "family");
     uint64_t number = u->things++;
     uint64_t n = unpack_number(u, UINT64_MAX);
-    check_claim(u, n, 0);
+    unpack_claim(u, n, 0);
     if (n == 0)
         unpack_damaged(u, "a function to rebuild with is missing");
-    lua_createtable(u->L, capped(n), 0);
+    lua_createtable(u->L, unpack_capped(n), 0);
     open_list(u, number, shared, n);
 }
 
@@ -73,7 +47,7 @@ static void read_rebuild(unpacker *u, bool shared) {
     unpack_string(u, unpack_number(u, UINT64_MAX));
     int name = lua_gettop(L);
     uint64_t n = unpack_number(u, UINT64_MAX - 1);
-    check_claim(u, n, 0);
+    unpack_claim(u, n, 0);
     lua_pushvalue(L, name);
     pack_class_push(L);
     if (!lua_istable(L, -1) ||
@@ -81,12 +55,22 @@ static void read_rebuild(unpacker *u, bool shared) {
         bind_error(L, "PicklingError", "no class '%s' is registered here "
                    "with functions to reduce and rebuild it",
                    lua_tostring(L, name));
-    lua_createtable(L, capped(n) + 1, 0);
+    lua_createtable(L, unpack_capped(n) + 1, 0);
     lua_replace(L, name);
     lua_rawseti(L, name, 1);
     lua_settop(L, name);
     unpack_frame *f = open_list(u, number, shared, n + 1);
     f->next = 1;
+}
+
+/* Opens a frame on what gets a state; which is nil until it is read. */
+static void read_state(unpacker *u) {
+    int tag = u->p < u->end ? *u->p : TAG_NIL;
+    if (tag != TAG_META && (tag | TAG_SHARED) != (TAG_REDUCE | TAG_SHARED) &&
+        (tag | TAG_SHARED) != (TAG_REBUILD | TAG_SHARED))
+        unpack_damaged(u, "a state of something that has none");
+    lua_pushnil(u->L);
+    unpack_open(u, UNPACK_STATE)->limit = 2;
 }
 
 static void read_handle(unpacker *u, bool shared) {
@@ -141,34 +125,48 @@ static void get_field(unpacker *u) {
     lua_pop(L, 1);
 }
 
+/* Raises that the name whose parts begin at `p` has nothing behind it from
+   part `parts` on. The name is made only here: it may be long. */
+static void no_field(unpacker *u, const unsigned char *p, uint64_t parts) {
+    luaL_Buffer b;
+    luaL_buffinit(u->L, &b);
+    u->p = p;
+    for (uint64_t i = 0; i < parts && i < NAME_SHOWN; i++) {
+        uint64_t n = unpack_number(u, UINT64_MAX);
+        const char *part = (const char *)unpack_bytes(u, n);
+        if (i > 0)
+            luaL_addchar(&b, '.');
+        luaL_addlstring(&b, part, n < PART_SHOWN ? (size_t)n : PART_SHOWN);
+    }
+    if (parts > NAME_SHOWN)
+        luaL_addstring(&b, "...");
+    luaL_pushresult(&b);
+    bind_error(u->L, "PicklingError", "there is no '%s' here",
+               lua_tostring(u->L, -1));
+}
+
 static void read_path(unpacker *u) {
     lua_State *L = u->L;
     uint64_t parts = unpack_number(u, UINT64_MAX);
+    const unsigned char *first = u->p;
     if (parts == 0)
         unpack_damaged(u, "a name is empty");
-    unpack_string(u, unpack_number(u, UINT64_MAX));
-    lua_pushvalue(L, -1); /* the name so far, for the error */
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-    lua_pushvalue(L, -3);
-    lua_rawget(L, -2);
-    lua_remove(L, -2);
-    if (lua_isnil(L, -1)) {
+    unpack_string(u, unpack_number(u, UINT64_MAX));
+    lua_pushvalue(L, -1);
+    if (lua_rawget(L, -3) == LUA_TNIL) {
         lua_pop(L, 1);
-        lua_pushvalue(L, -1);
         require_module(u);
+    } else {
+        lua_remove(L, -2);
     }
-    lua_remove(L, -3);
-    while (--parts > 0) {
+    lua_remove(L, -2);
+    for (uint64_t i = 1; i < parts; i++) {
         unpack_string(u, unpack_number(u, UINT64_MAX));
-        lua_pushfstring(L, "%s.%s", lua_tostring(L, -3),
-                        lua_tostring(L, -1));
-        lua_replace(L, -4);
         get_field(u);
         if (lua_isnil(L, -1))
-            bind_error(L, "PicklingError", "there is no '%s' here",
-                       lua_tostring(L, -2));
+            no_field(u, first, i + 1);
     }
-    lua_remove(L, -2);
 }
 
 static void read_class(unpacker *u) {
@@ -236,8 +234,7 @@ bool unpack_thing(unpacker *u) {
     bool shared = tag & TAG_SHARED;
     switch (tag) {
     case TAG_TABLE: case TAG_TABLE | TAG_SHARED:
-        read_table(u, shared);
-        return false;
+        return unpack_table(u, shared);
     case TAG_META:
         read_meta(u);
         return false;
@@ -249,6 +246,9 @@ bool unpack_thing(unpacker *u) {
         return false;
     case TAG_REBUILD: case TAG_REBUILD | TAG_SHARED:
         read_rebuild(u, shared);
+        return false;
+    case TAG_STATE:
+        read_state(u);
         return false;
     case TAG_BLOB: case TAG_BLOB | TAG_SHARED:
         read_blob(u, shared);

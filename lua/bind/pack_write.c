@@ -178,7 +178,7 @@ static void put_key(lua_State *L, packer *k, const char *s, size_t len) {
     k->out.len += len + 2;
 }
 
-bool pack_scalar(lua_State *L, packer *k, int idx) {
+static inline bool scalar(lua_State *L, packer *k, int idx) {
     switch (lua_type(L, idx)) {
     case LUA_TNUMBER:
         if (lua_isinteger(L, idx))
@@ -201,6 +201,10 @@ bool pack_scalar(lua_State *L, packer *k, int idx) {
     default:
         return false;
     }
+}
+
+bool pack_scalar(lua_State *L, packer *k, int idx) {
+    return scalar(L, k, idx);
 }
 
 /* ---- frames --------------------------------------------------------- */
@@ -233,26 +237,12 @@ static void close_frame(lua_State *L, packer *k) {
 
 /* ---- tables --------------------------------------------------------- */
 
-void pack_begin_table(lua_State *L, packer *k) {
-    pack_remember_next(L, k, lua_topointer(L, -1), MEMO_THING);
-    lua_Integer border = (lua_Integer)lua_rawlen(L, -1);
-    size_t width = mp_varint_size((uint64_t)border);
-    size_t head = k->out.len;
-    *pack_room(L, k, 2 + width) = TAG_TABLE;
-    k->out.len += 2 + width;
-    pack_frame *f = pack_open(L, k, FRAME_TABLE);
-    f->head = head;
-    f->width = (uint8_t)width;
-    f->limit = border;
-    f->next = border > 0;
-}
-
 static pack_step end_table(lua_State *L, packer *k, pack_frame *f) {
     lua_Integer items = f->next ? f->next - 1 : f->items;
     unsigned char hint = (unsigned char)f->pairs;
     if (f->pairs >= TABLE_OPEN) {
-        hint = TABLE_OPEN;
-        for (size_t n = f->pairs; n > 1 && hint < UINT8_MAX; n /= 2)
+        hint = TABLE_OPEN; /* Lua's tables have fewer than 2^31 nodes */
+        for (size_t n = f->pairs - 1; n > 0; n /= 2)
             hint++;
         pack_byte(L, k, TAG_END);
     }
@@ -284,57 +274,82 @@ static bool next_item(lua_State *L, packer *k, pack_frame *f) {
     return false;
 }
 
-/* Writes the key at -2, whose value is on top; STEP_DONE leaves both. */
-static pack_step put_pair_key(lua_State *L, packer *k, pack_frame *f,
-                              int table) {
-    f->pairs++;
-    if (lua_type(L, -2) == LUA_TSTRING) {
-        size_t len;
-        const char *s = lua_tolstring(L, -2, &len);
-        if (len <= KEY_LEN_MAX)
-            put_key(L, k, s, len);
-        else
-            put_string(L, k, s, len);
-        return STEP_DONE;
-    }
-    if (pack_scalar(L, k, -2))
-        return STEP_DONE;
-    lua_pop(L, 1);
-    f->keyed = f->in_key = true;
-    lua_pushvalue(L, table + 1);
-    pack_step step = pack_enter(L, k);
-    if (step == STEP_DONE) { /* no frame was opened: `f` is valid */
-        f->keyed = f->in_key = false;
+/* Writes the key at -2 if it is a scalar. */
+static inline bool write_key(lua_State *L, packer *k) {
+    if (lua_type(L, -2) != LUA_TSTRING)
+        return scalar(L, k, -2);
+    size_t len;
+    const char *s = lua_tolstring(L, -2, &len);
+    if (len <= KEY_LEN_MAX)
+        put_key(L, k, s, len);
+    else
+        put_string(L, k, s, len);
+    return true;
+}
+
+/* Writes pairs up to the first key or value that is no scalar, in the table
+   at `table` with a key above it; true: all are written. The pair that stops
+   us is on top, and f->due says what of it is not written. */
+static bool write_scalars(lua_State *L, packer *k, pack_frame *f,
+                          int table) {
+    while (lua_next(L, table)) {
+        if (!(f->next && next_item(L, k, f))) {
+            f->pairs++;
+            if (!write_key(L, k)) {
+                f->due = DUE_KEY;
+                return false;
+            }
+        }
+        if (!scalar(L, k, -1)) {
+            f->due = DUE_VALUE;
+            return false;
+        }
         lua_settop(L, table + 1);
-        lua_pushvalue(L, table + 1);
-        lua_rawget(L, table);
     }
-    return step;
+    return true;
 }
 
 static pack_step step_table(lua_State *L, packer *k, pack_frame *f) {
     int table = pack_slot(&k->window, k->nframes - 1);
-    bool pending = f->keyed;
-    if (pending) { /* back from a key that is no scalar */
-        f->keyed = f->in_key = false;
-        lua_pushvalue(L, table + 1);
-        lua_rawget(L, table);
-    }
-    while (pending || lua_next(L, table)) {
-        if (!pending && !(f->next && next_item(L, k, f))) {
-            pack_step step = put_pair_key(L, k, f, table);
-            if (step != STEP_DONE)
-                return step;
+    for (;;) {
+        bool fresh = f->due == DUE_NOTHING; /* then the pair is on top */
+        if (fresh && write_scalars(L, k, f, table))
+            return end_table(L, k, f);
+        f->in_key = f->due == DUE_KEY;
+        f->due = f->in_key ? DUE_VALUE : DUE_NOTHING;
+        if (f->in_key) {
+            lua_settop(L, table + 1);
+            lua_pushvalue(L, table + 1);
+        } else if (!fresh) {
+            lua_pushvalue(L, table + 1);
+            lua_rawget(L, table);
         }
-        pending = false;
-        if (!pack_scalar(L, k, -1)) {
-            pack_step step = pack_enter(L, k);
-            if (step != STEP_DONE)
-                return step;
-        }
+        pack_step step = pack_enter(L, k);
+        if (step != STEP_DONE) /* else no frame was opened: `f` is valid */
+            return step;
         lua_settop(L, table + 1);
     }
-    return end_table(L, k, f);
+}
+
+pack_step pack_begin_table(lua_State *L, packer *k) {
+    pack_remember_next(L, k, lua_topointer(L, -1), MEMO_THING);
+    lua_Integer border = (lua_Integer)lua_rawlen(L, -1);
+    size_t width = mp_varint_size((uint64_t)border);
+    pack_frame f = {.kind = FRAME_TABLE, .head = k->out.len,
+                    .width = (uint8_t)width, .limit = border,
+                    .next = border > 0, .number = k->memo.count - 1};
+    *pack_room(L, k, 2 + width) = TAG_TABLE;
+    k->out.len += 2 + width;
+    int table = lua_gettop(L);
+    lua_pushnil(L); /* the key's slot */
+    if (write_scalars(L, k, &f, table)) {
+        lua_settop(L, table);
+        return end_table(L, k, &f);
+    }
+    lua_settop(L, table + 1);
+    *pack_open(L, k, FRAME_TABLE) = f;
+    lua_pop(L, 1); /* its key's slot: there is one */
+    return STEP_OPENED;
 }
 
 /* ---- each type ------------------------------------------------------ */
@@ -351,8 +366,7 @@ static pack_step enter_table(lua_State *L, packer *k) {
         return STEP_DONE;
     if (lua_getmetatable(L, -1))
         return pack_enter_object(L, k);
-    pack_begin_table(L, k);
-    return STEP_OPENED;
+    return pack_begin_table(L, k);
 }
 
 pack_step pack_enter(lua_State *L, packer *k) {
@@ -367,16 +381,23 @@ pack_step pack_enter(lua_State *L, packer *k) {
     }
 }
 
+/* What the list rebuilds may be referred to from now on. */
+static void set_built(packer *k, const pack_frame *f) {
+    k->memo.entries[f->number].info &= ~(uint64_t)(MEMO_KINDS - 1);
+}
+
 static pack_step step_list(lua_State *L, packer *k, pack_frame *f) {
     int list = pack_slot(&k->window, k->nframes - 1);
     while (f->next < f->limit) {
+        if (f->state && f->next == f->limit - 1)
+            set_built(k, f);
         lua_rawgeti(L, list, ++f->next);
         pack_step step = pack_enter(L, k);
         if (step != STEP_DONE)
             return step;
         lua_settop(L, list + 1);
     }
-    k->memo.entries[f->number].info &= ~(uint64_t)(MEMO_KINDS - 1);
+    set_built(k, f);
     return STEP_DONE;
 }
 

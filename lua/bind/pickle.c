@@ -13,7 +13,7 @@
 
 #define MAGIC "\211mpk"
 #define MAGIC_LEN 4
-#define FORMAT 1
+#define FORMAT 2
 #define HEAD_LEN (MAGIC_LEN + 3) /* format, Lua's version, flags */
 #define SEAL_LEN 8
 

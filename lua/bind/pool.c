@@ -5,8 +5,13 @@
 #include <errno.h>
 
 #include "bind/core.h"
+#include "bind/globals.h"
+#include "bind/gc.h"
+#include "bind/globals.h"
 #include "bind/message.h"
 #include "mem/object.h"
+#include "proc/boot.h"
+#include "proc/start.h"
 
 static int pool_gc(lua_State *L);
 
@@ -42,12 +47,38 @@ static int raise_broken(lua_State *L, const pool_ud *pool) {
     return lua_error(L);
 }
 
+bool bind_pool_push_snapshot(lua_State *L, int idx) {
+    lua_getiuservalue(L, idx, 1);
+    lua_pushliteral(L, "snapshot");
+    bool there = lua_rawget(L, -2) == LUA_TTABLE;
+    lua_remove(L, -2);
+    return there;
+}
+
+/* A crew is about to be forked: keeps for the pool with the table of
+   functions at `hooks` what its workers will have. */
+static void take_snapshot(lua_State *L, int hooks) {
+    lua_pushliteral(L, "snapshot");
+    globals_snapshot(L);
+    lua_rawset(L, hooks);
+}
+
 void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
     mp_pool_shm *shm = pool_of(pool);
     if (mp_pool_state(shm) >= MP_POOL_TERMINATE || mp_pool_has_crew(shm))
         return;
+    if (pool->method) {
+        char problem[MP_BOOT_PROBLEM] = "";
+        luaL_checkstack(L, 8, NULL);
+        mp_pool_clear(shm, &pool->crew);
+        if (bind_pool_start_fresh(L, pool, problem) < 0) mp_pool_break(shm);
+        pool->ended = false;
+        return;
+    }
     luaL_checkstack(L, 2, NULL);
     lua_getiuservalue(L, idx, 1);
+    take_snapshot(L, lua_gettop(L));
+    bind_gc_before_fork(L);
     worker_start start = {L, lua_gettop(L)};
     mp_pool_restart(shm, &pool->crew, bind_worker_main, &start);
     pool->ended = false;
@@ -64,30 +95,60 @@ int bind_pool_stopped(lua_State *L, const pool_ud *pool) {
     return bind_error(L, "StateError", "Pool not running");
 }
 
-/* new(workers, most, hooks) -> pool. The workers run when it returns. */
+/* Arguments of new. */
+enum { WORKERS = 1, MOST, HOOKS, METHOD, BIRTH, INITIALIZER, INITARGS };
+
+/* By a fork of this process. */
+static int start_copies(lua_State *L, pool_ud *pool) {
+    take_snapshot(L, HOOKS);
+    bind_gc_before_fork(L);
+    worker_start start = {L, HOOKS};
+    int r = mp_pool_start(pool_of(pool), &pool->crew, bind_worker_main,
+                          &start);
+    /* A crew may be killed as it starts, too. */
+    if (r == -EOWNERDEAD)
+        r = mp_pool_restart(pool_of(pool), &pool->crew, bind_worker_main,
+                            &start);
+    return r;
+}
+
+/* new(workers, most, hooks, method [, birth, initializer or false, initargs])
+   -> pool. The workers run when it returns. What follows the method is for
+   those but "fork". */
 static int pool_new(lua_State *L) {
     uint32_t workers = (uint32_t)luaL_checkinteger(L, 1);
     uint64_t most = (uint64_t)luaL_checkinteger(L, 2);
-    luaL_checktype(L, 3, LUA_TTABLE);
+    luaL_checktype(L, HOOKS, LUA_TTABLE);
+    const mp_start_method *method =
+        mp_start_method_named(luaL_checkstring(L, METHOD));
+    if (!method)
+        return bind_error(L, "ValueError", "cannot find context for '%s'",
+                          lua_tostring(L, METHOD));
+    lua_settop(L, INITARGS);
     bind_open_runtime(L);
     pool_ud *pool =
         (pool_ud *)bind_new(L, &bind_pool_class, sizeof(pool_ud));
     *pool = (pool_ud){
         .object = pool->object, .owner = mp_me->tag, .ended = true};
-    lua_pushvalue(L, 3);
+    if (method->start != mp_start_fork) pool->method = method;
+    lua_pushvalue(L, HOOKS);
     lua_setiuservalue(L, -2, 1);
     bind_object *o = &pool->object;
     int r = mp_pool_create(workers, most, &o->id, &o->gen);
     if (r < 0) return bind_oserror(L, r, "Pool: cannot make the pool");
     o->shm = mp_object_block(o->id);
-    worker_start start = {L, 3};
-    r = mp_pool_start(pool_of(pool), &pool->crew, bind_worker_main, &start);
-    /* A crew may be killed as it starts, too. */
-    if (r == -EOWNERDEAD)
-        r = mp_pool_restart(pool_of(pool), &pool->crew, bind_worker_main,
-                            &start);
+    char problem[MP_BOOT_PROBLEM] = "";
+    if (pool->method) {
+        bind_pool_tell(L, pool, BIRTH, INITIALIZER);
+        r = bind_pool_start_fresh(L, pool, problem);
+    } else {
+        r = start_copies(L, pool);
+    }
     if (r < 0) {
         pool_gc(L);
+        if (*problem)
+            return bind_error(L, "StateError",
+                              "Pool: cannot start the workers: %s", problem);
         return bind_oserror(L, r, "Pool: cannot start the workers");
     }
     pool->started = true;
@@ -115,13 +176,28 @@ static void end_crew(pool_ud *pool) {
     pool->ended = true;
 }
 
+/* Threads end when they can: nobody waits for that here. */
+static void stop(pool_ud *pool) {
+    if (pool->team) {
+        mp_team_terminate(pool_of(pool), pool->team);
+        return;
+    }
+    mp_pool_terminate(pool_of(pool), &pool->crew);
+    end_crew(pool);
+}
+
 static int pool_terminate(lua_State *L) {
     if (is_released(L)) return 0;
     pool_ud *pool = bind_check_pool(L, 1, "terminate");
-    if (pool->ended) return 0;
-    mp_pool_terminate(pool_of(pool), &pool->crew);
-    end_crew(pool);
+    if (!pool->ended) stop(pool);
     return 0;
+}
+
+static bool join_team(lua_State *L, pool_ud *pool) {
+    int r = mp_team_wait(pool->team, bind_deadline(L, 2, "join"));
+    if (r == -EINTR) bind_interrupted(L);
+    pool->ended = r == 0;
+    return pool->ended;
 }
 
 /* join(deadline seconds) -> boolean: has the crew ended? Waits a slice at
@@ -133,6 +209,7 @@ static int pool_join(lua_State *L) {
         lua_pushboolean(L, 1);
         return 1;
     }
+    if (pool->team) return lua_pushboolean(L, join_team(L, pool)), 1;
     int r = mp_proc_wait(&pool->crew, bind_deadline(L, 2, "join"));
     if (r == -EINTR) bind_interrupted(L);
     /* It did not end by itself: what it left is for the next, whose end (it
@@ -209,10 +286,9 @@ static int pool_exclusively(lua_State *L) {
 static int pool_gc(lua_State *L) {
     pool_ud *pool = lua_touserdata(L, -1);
     if (!pool || !pool->object.shm || !bind_pool_mine(pool)) return 0;
-    if (!pool->ended) {
-        mp_pool_terminate(pool_of(pool), &pool->crew);
-        end_crew(pool);
-    }
+    if (!pool->ended) stop(pool);
+    mp_team_leave(pool->team);
+    pool->team = NULL;
     pool->object.shm = NULL;
     mp_object_detach(pool->object.id);
     return 0;

@@ -6,18 +6,22 @@
 #include "bind/bind.h"
 #include "proc/proc.h"
 #include "work/pool.h"
+#include "work/team.h"
 
 /* How items become a call. */
 enum { SHAPE_MAP, SHAPE_STAR, SHAPE_APPLY };
 
 /* User value 1 of a pool: a table with the Lua side's functions:
-   setup(id)                     first thing in a worker
+   setup(id)                     first thing in a worker (a copy)
    failure(value, traceback, f, index, id, phase) -> error object
    lost(pid, exitcode, index, name) -> error object
-   run_callbacks()               of finished results */
+   run_callbacks()               of finished results
+   Its field `snapshot` is what the workers have (globals.h). */
 typedef struct pool_ud {
     bind_object object;
+    const struct mp_start_method *method; /* NULL: fork */
     mp_proc crew;
+    mp_team *team;  /* the workers, where they are threads: no crew */
     uint32_t owner; /* tag of the participant that made it */
     bool started, ended;
     bool calling;   /* callbacks run */
@@ -36,6 +40,10 @@ static inline mp_pool_shm *pool_of(const pool_ud *pool) {
 /* Is the calling process the one that made it? */
 bool bind_pool_mine(const pool_ud *pool);
 
+/* Pushes the snapshot of what the pool's workers have (globals.h), true; or
+   nil, false: their states are fresh ones. `idx`: the pool's. */
+bool bind_pool_push_snapshot(lua_State *L, int idx);
+
 /* Replaces a crew that died, by forking a new one; breaks the pool when that
    fails. `idx`: the pool's stack index. */
 void bind_pool_restart(lua_State *L, pool_ud *pool, int idx);
@@ -52,6 +60,30 @@ typedef struct worker_start {
     int hooks; /* stack index of the pool's table of functions */
 } worker_start;
 void bind_worker_main(mp_pool_shm *pool, uint32_t index, void *ctx);
+
+/* The same in a thread, whose state is from->L: returns when the pool is over,
+   or this worker has done its share. One that cannot go on ends by
+   leave(code), which does not return. */
+typedef void (*bind_worker_leave)(int code);
+void bind_worker_serve(mp_pool_shm *pool, uint32_t index,
+                       const worker_start *from, bind_worker_leave leave);
+
+/* --- pool_fresh.c: workers that are no copies of the caller ------------ */
+
+struct mp_boot_shm;
+
+/* Tells the workers of a new pool what they are to know: the values at
+   `first`, as many as lua/mp/pool.lua's _fresh_hooks takes there. `birth`: as
+   in bind_boot_message. Raises as that. */
+void bind_pool_tell(lua_State *L, pool_ud *pool, int birth, int first);
+
+/* Starts its crew by pool->method, or its threads; -errno. `problem` gets
+   what that does not say (MP_BOOT_PROBLEM bytes). */
+int bind_pool_start_fresh(lua_State *L, pool_ud *pool, char *problem);
+
+/* What a boot block of kind CREW or WORKER wants: the exit code. */
+int bind_crew_run(lua_State *L, struct mp_boot_shm *boot);
+int bind_worker_run(struct mp_boot_shm *boot);
 void bind_worker_open(lua_State *L);
 
 #endif

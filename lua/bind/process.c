@@ -10,6 +10,7 @@
 #include "bind/process.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "bind/bind.h"
 #include "bind/boot.h"
 #include "bind/core.h"
+#include "bind/gc.h"
 #include "mem/arena.h"
 #include "os/child.h"
 #include "os/random.h"
@@ -31,6 +33,7 @@ typedef struct child {
     bind_object head;
     mp_relative *relative; /* NULL once closed */
     pid_t pid;
+    uint32_t tag;
     int exitcode; /* once ended */
     int ref;      /* in CHILDREN; LUA_NOREF when it is not there */
 } child;
@@ -107,8 +110,7 @@ void bind_child_enter(lua_State *L) {
     luaL_checkstack(L, 8, "child");
     lua_rawgetp(L, LUA_REGISTRYINDEX, &KIT);
     int kit = lua_gettop(L);
-    /* A negative step puts the next one off. */
-    lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
+    bind_gc_in_child(L);
     replace_exit(L, kit);
     reseed(L, kit);
     lua_rawgeti(L, kit, KIT_GUARD);
@@ -202,6 +204,7 @@ static int start_child(lua_State *L, child *c, bool daemon,
                             daemon, start);
     if (r < 0) forget(L, c);
     if (r == 0) c->pid = c->relative->proc.pid;
+    if (r == 0) c->tag = c->relative->proc.tag;
     lua_pop(L, 1);
     return r;
 }
@@ -213,6 +216,7 @@ static int process_start(lua_State *L) {
     luaL_checktype(L, REPORT, LUA_TFUNCTION);
     lua_settop(L, DAEMON);
     bind_open_runtime(L);
+    bind_gc_before_fork(L);
     child *c = new_child(L, OBJECT);
     int r = start_child(L, c, lua_toboolean(L, DAEMON), NULL);
     if (r == 1) run_child(L);
@@ -224,22 +228,21 @@ static int process_start(lua_State *L) {
 /* Arguments of start_fresh; the job's follow. */
 enum { METHOD = 1, A_BIRTH, JOB, FRESH_OBJECT, FRESH_DAEMON };
 
-enum { MOST_WORDS = 16 };
-
 /* What mp.program._argv() says, as an array; its strings stay on the stack,
    in their table. */
-static void get_argv(lua_State *L, const char **argv) {
+void bind_process_argv(lua_State *L, const char **argv) {
     lua_getglobal(L, "require");
     lua_pushliteral(L, "mp.program");
     lua_call(L, 1, 1);
     lua_getfield(L, -1, "_argv");
     lua_call(L, 0, 1);
+    lua_replace(L, -2);
     int n = 0;
-    while (n < MOST_WORDS && lua_rawgeti(L, -1, n + 1) == LUA_TSTRING) {
+    while (n < BIND_WORDS && lua_rawgeti(L, -1, n + 1) == LUA_TSTRING) {
         argv[n++] = lua_tostring(L, -1);
         lua_pop(L, 1);
     }
-    argv[n < MOST_WORDS ? n : MOST_WORDS - 1] = NULL;
+    argv[n < BIND_WORDS ? n : BIND_WORDS - 1] = NULL;
     lua_pop(L, 1);
 }
 
@@ -252,23 +255,26 @@ static int process_start_fresh(lua_State *L) {
     if (!method || method->start == mp_start_fork)
         return bind_error(L, "ValueError", "cannot find context for '%s'",
                           lua_tostring(L, METHOD));
-    const char *argv[MOST_WORDS] = {NULL};
+    const char *argv[BIND_WORDS] = {NULL};
+    char problem[MP_BOOT_PROBLEM] = "";
     int n = lua_gettop(L) - FRESH_DAEMON;
     bind_open_runtime(L);
     lua_pushvalue(L, JOB);
     lua_insert(L, FRESH_DAEMON + 1);
     child *c = new_child(L, FRESH_OBJECT);
     int place = lua_gettop(L);
-    if (strcmp(method->name, "thread") != 0) get_argv(L, argv);
+    if (strcmp(method->name, "thread") != 0) bind_process_argv(L, argv);
     mp_ref message =
         bind_boot_message(L, A_BIRTH, FRESH_DAEMON + 1, n + 1);
-    const mp_start start = {.method = method,
-                            .kind = BIND_BOOT_PROCESS,
-                            .message = message,
-                            .argv = argv};
+    mp_start start = {.method = method,
+                      .kind = BIND_BOOT_PROCESS,
+                      .message = message,
+                      .argv = argv,
+                      .problem = problem};
+    if (method->start == mp_start_server) start.preload = bind_boot_preload(L);
     lua_pushvalue(L, place);
     int r = start_child(L, c, lua_toboolean(L, FRESH_DAEMON), &start);
-    if (r < 0) return push_failure(L, r, NULL);
+    if (r < 0) return push_failure(L, r, problem);
     lua_settop(L, place);
     return 1;
 }
@@ -297,6 +303,12 @@ static int process_methods(lua_State *L) {
         lua_pushstring(L, mp_start_methods[i].name);
         lua_rawseti(L, -2, i + 1);
     }
+    return 1;
+}
+
+/* threads() -> how many this process has */
+static int process_threads(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)mp_start_threads());
     return 1;
 }
 
@@ -359,6 +371,12 @@ static int child_pid(lua_State *L) {
     return 1;
 }
 
+/* tag() -> its participant's */
+static int child_tag(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)check_child(L)->tag);
+    return 1;
+}
+
 /* mine() -> may this process wait for it? */
 static int child_mine(lua_State *L) {
     child *c = check_child(L);
@@ -368,13 +386,9 @@ static int child_mine(lua_State *L) {
 
 /* sentinel() -> descriptor that is readable when it has ended */
 static int child_sentinel(lua_State *L) {
-    mp_proc *proc = &check_child(L)->relative->proc;
-    if (proc->pidfd < 0) {
-        int fd = proc->ended ? -ESRCH : mp_child_pidfd(proc->pid);
-        if (fd < 0) bind_oserror(L, fd, "sentinel");
-        proc->pidfd = fd;
-    }
-    lua_pushinteger(L, proc->pidfd);
+    int fd = mp_proc_sentinel(&check_child(L)->relative->proc);
+    if (fd < 0) bind_oserror(L, fd, "sentinel");
+    lua_pushinteger(L, fd);
     return 1;
 }
 
@@ -440,6 +454,7 @@ static void open_child_class(lua_State *L) {
         {"join", child_join},         {"poll", child_poll},
         {"signal", child_signal},     {"pid", child_pid},
         {"mine", child_mine},         {"sentinel", child_sentinel},
+        {"tag", child_tag},
         {"close", child_close},       {NULL, NULL}};
     luaL_newmetatable(L, "mp.Child");
     luaL_newlib(L, methods);
@@ -478,15 +493,16 @@ static void open_kit(lua_State *L) {
 }
 
 static void open_at_exit(void) {
-    static bool done;
-    if (!done) done = atexit(end_process) == 0;
+    static _Atomic bool done; /* by the state of some thread */
+    if (!atomic_exchange(&done, true)) atexit(end_process);
 }
 
 void bind_process_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"start", process_start}, {"start_fresh", process_start_fresh},
         {"active", process_active},
-        {"methods", process_methods}, {"alive", process_alive},
+        {"methods", process_methods}, {"threads", process_threads},
+        {"alive", process_alive},
         {"await", process_await}, {"tag", process_tag},
         {"pidfd", process_pidfd}, {"parameters", process_parameters},
         {NULL, NULL}};

@@ -13,4 +13,10 @@
    the process should somebody close the state all the same. */
 void bind_child_enter(lua_State *L);
 
+/* The program that "spawn" and "forkserver" start: pushes what
+   mp.program._argv() says, as which `argv` is valid while it stands there.
+   Raises StateError. */
+enum { BIND_WORDS = 16 };
+void bind_process_argv(lua_State *L, const char **argv);
+
 #endif

@@ -1,12 +1,24 @@
-/* core.sleep, time, monotonic, getpid, getppid, cpu_count: what Lua lacks. */
+/* core.sleep, time, monotonic, getpid, getppid, cpu_count, random: what Lua
+   lacks. */
 #include <errno.h>
 #include <math.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "bind/bind.h"
 #include "bind/core.h"
+#include "mem/slot.h"
 #include "os/cpu.h"
+#include "os/random.h"
+
+/* A thread that is asked to end is woken. */
+static int sleep_as_participant(lua_State *L, mp_deadline deadline) {
+    int r;
+    if (mp_deadline_passed(deadline)) sched_yield();
+    while ((r = mp_slot_sleep(deadline)) == -EINTR) bind_interrupted(L);
+    return 0;
+}
 
 /* sleep(seconds): 0 or less gives the processor away. */
 static int system_sleep(lua_State *L) {
@@ -17,6 +29,7 @@ static int system_sleep(lua_State *L) {
                           "sleep: argument 'seconds': number expected, got "
                           "NaN");
     mp_deadline deadline = mp_deadline_in(lua_tonumber(L, 1));
+    if (mp_me) return sleep_as_participant(L, deadline);
     struct timespec t = {.tv_sec = (time_t)(deadline.ns / 1000000000),
                          .tv_nsec = (long)(deadline.ns % 1000000000)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
@@ -51,11 +64,21 @@ static int system_cpu_count(lua_State *L) {
     return 1;
 }
 
+/* random() -> 32 bytes that nobody can foretell: a key */
+static int system_random(lua_State *L) {
+    char bytes[32];
+    int r = mp_random_bytes(bytes, sizeof bytes);
+    if (r < 0) return bind_oserror(L, r, "random");
+    lua_pushlstring(L, bytes, sizeof bytes);
+    return 1;
+}
+
 void bind_system_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"sleep", system_sleep},         {"time", system_time},
         {"monotonic", system_monotonic}, {"getpid", system_getpid},
         {"getppid", system_getppid},     {"cpu_count", system_cpu_count},
+        {"random", system_random},
         {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
 }

@@ -3,7 +3,9 @@
    error ends the range's call, and the next begins behind the item that
    failed. */
 #include <errno.h>
+#include <stdlib.h>
 
+#include "bind/globals.h"
 #include "bind/message.h"
 #include "bind/pool.h"
 #include "bind/process.h"
@@ -17,6 +19,7 @@ enum { PHASE_FUNCTION, PHASE_ARGUMENT, PHASE_CALL, PHASE_RESULT };
 /* The worker process's own state; in the registry under its address. */
 typedef struct worker {
     mp_pool_shm *pool;
+    bind_worker_leave leave;
     mp_worker_shm *shm;
     uint32_t id; /* from 1 */
     mp_range range;
@@ -24,6 +27,7 @@ typedef struct worker {
     uint64_t at;
     int phase;
     int functions; /* entries in the cache */
+    mp_ref turn;   /* the message whose globals are in effect, or 0 */
 } worker;
 
 static const char worker_key, hooks_key, cache_key, traceback_key;
@@ -37,25 +41,43 @@ static int traceback(lua_State *L) {
 
 /* ---- one item ------------------------------------------------------- */
 
-/* Pushes the job's function: decoded once per worker, found by the ref of
-   its message, which no two functions of a pool share. */
-static void push_function(lua_State *L, worker *w) {
-    mp_ref key = mp_function_message(w->range.job);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &cache_key);
-    if (lua_rawgeti(L, -1, (lua_Integer)key) != LUA_TFUNCTION) {
-        lua_pop(L, 1);
-        message_push(L, key);
-        if (w->functions >= FUNCTIONS_KEPT) {
-            lua_newtable(L);
-            lua_pushvalue(L, -1);
-            lua_rawsetp(L, LUA_REGISTRYINDEX, &cache_key);
-            lua_replace(L, -3);
-            w->functions = 0;
-        }
+/* Decodes the function whose message is `key`, pushes it and adds it to the
+   cache on top: under `key`, and the view of its globals under -`key`. */
+static void add_function(lua_State *L, worker *w, lua_Integer key) {
+    if (w->functions >= FUNCTIONS_KEPT) {
+        lua_newtable(L);
         lua_pushvalue(L, -1);
-        lua_rawseti(L, -3, (lua_Integer)key);
-        w->functions++;
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &cache_key);
+        lua_replace(L, -2);
+        w->functions = 0;
     }
+    globals_enter(L, (mp_ref)key);
+    lua_rawseti(L, -3, -key);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -3, key);
+    w->functions++;
+}
+
+/* Pushes the job's function, whose globals are then in effect. It is decoded
+   once per worker, found by the ref of its message, which no two functions
+   of a pool share. */
+static void push_function(lua_State *L, worker *w) {
+    mp_ref message = mp_function_message(w->range.job);
+    lua_Integer key = (lua_Integer)message;
+    bool other = w->turn != message;
+    if (other) {
+        w->turn = 0; /* should this fail in the middle */
+        globals_leave(L);
+    }
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &cache_key);
+    if (lua_rawgeti(L, -1, key) != LUA_TFUNCTION) {
+        lua_pop(L, 1);
+        add_function(L, w, key);
+    } else if (other) {
+        lua_rawgeti(L, -2, -key);
+        globals_return(L);
+    }
+    w->turn = message;
     lua_remove(L, -2);
 }
 
@@ -207,7 +229,7 @@ static mp_ref error_block(lua_State *L, worker *w) {
    say why ends: its item is then lost, and said so. */
 static void fail_item(lua_State *L, worker *w) {
     mp_ref block = error_block(L, w);
-    if (!block) mp_family_exit(1);
+    if (!block) w->leave(EXIT_FAILURE);
     mp_worker_result(w->range.job, w->at, MP_CELL_ERROR, block);
     w->at++;
 }
@@ -227,7 +249,7 @@ static void work_off(lua_State *L, worker *w) {
     mp_worker_at(w->shm, w->at);
 }
 
-/* ---- the process ---------------------------------------------------- */
+/* ---- a worker's life ---------------------------------------------------- */
 
 /* [1] hooks: setup(id), which also calls the user's initializer. */
 static int initialize(lua_State *L) {
@@ -251,7 +273,7 @@ static void start(lua_State *L, worker *w) {
             mp_worker_broke(w->pool, reason);
         else
             mp_pool_break(w->pool);
-        mp_family_exit(1);
+        w->leave(EXIT_FAILURE);
     }
     lua_settop(L, handler - 1);
     mp_worker_ready(w->pool, w->id - 1);
@@ -264,16 +286,15 @@ static int run_hooks(lua_State *L) {
     return 0;
 }
 
-void bind_worker_main(mp_pool_shm *pool, uint32_t index, void *ctx) {
-    const worker_start *from = ctx;
+void bind_worker_serve(mp_pool_shm *pool, uint32_t index,
+                       const worker_start *from, bind_worker_leave leave) {
     lua_checkstack(from->L, 10);
-    bind_child_enter(from->L);
     /* A stack of its own, so that tracebacks end where the task began. */
     lua_State *L = lua_newthread(from->L);
     lua_checkstack(L, 20);
     worker *w = lua_newuserdatauv(L, sizeof *w, 0);
     *w = (worker){.pool = pool, .shm = mp_pool_worker(pool, index),
-                  .id = index + 1};
+                  .id = index + 1, .leave = leave};
     lua_rawsetp(L, LUA_REGISTRYINDEX, &worker_key);
     lua_pushvalue(from->L, from->hooks);
     lua_xmove(from->L, L, 1);
@@ -289,7 +310,14 @@ void bind_worker_main(mp_pool_shm *pool, uint32_t index, void *ctx) {
             if (lua_pcall(L, 0, 0, 0) != LUA_OK) lua_pop(L, 1);
         }
     }
-    mp_family_exit(0);
+}
+
+void bind_worker_main(mp_pool_shm *pool, uint32_t index, void *ctx) {
+    const worker_start *from = ctx;
+    lua_checkstack(from->L, 2);
+    bind_child_enter(from->L);
+    bind_worker_serve(pool, index, from, mp_family_exit);
+    mp_family_exit(EXIT_SUCCESS);
 }
 
 /* current() -> id, index of the item that runs; nil outside a worker */

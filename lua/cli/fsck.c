@@ -10,6 +10,7 @@
 #include "data/array.h"
 #include "data/queue.h"
 #include "mem/fsck.h"
+#include "proc/boot.h"
 #include "sync/barrier.h"
 #include "sync/cond.h"
 #include "sync/event.h"
@@ -27,6 +28,7 @@ static void declare_types(void) {
     mp_barrier_open();
     mp_array_open();
     mp_queue_declare();
+    mp_boot_open();
     mp_pool_open();
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "bind/boot.h"
+#include "bind/thread.h"
 #include "cli/cli.h"
 
 /* Exit code of a program that Ctrl-C ended, as shells count it. */
@@ -238,6 +239,22 @@ static void open_libraries(lua_State *L, const cli_options *o) {
     lua_gc(L, LUA_GCGEN, 0, 0);
 }
 
+static int furnish_thread(lua_State *L) {
+    const cli_options plain = {.ignore_env = true}; /* its starter looked */
+    open_libraries(L, &plain);
+    return 0;
+}
+
+/* The state of a thread is as the program's own. */
+static lua_State *new_thread_state(void) {
+    lua_State *L = luaL_newstate();
+    if (!L) return NULL;
+    lua_pushcfunction(L, furnish_thread);
+    if (lua_pcall(L, 0, 0, 0) == LUA_OK) return L;
+    lua_close(L);
+    return NULL;
+}
+
 /* What remains when options and script are done. */
 static void run_session(cli *c, const cli_options *o, bool script) {
     if (o->interactive) {
@@ -271,6 +288,7 @@ static int run_protected(lua_State *L) {
     }
     if (o.version)
         print_version();
+    bind_thread_makes(new_thread_state);
     open_libraries(L, &o);
     make_arg(L, argv, o.script);
     bool script = argv[o.script] != NULL;

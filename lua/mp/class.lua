@@ -9,6 +9,10 @@
 -- A class is the metatable of its objects. A computed field is looked up
 -- before a method of that name; one without a setter cannot be assigned.
 -- What starts with "__" is inherited by copying, when the class is made.
+--
+-- A class that has no name to travel by (its variable is local, say) travels
+-- by value: it is made anew from its name and its base, and then gets the
+-- fields of its own. So methods may refer to their class.
 
 local errors = require "mp.errors"
 
@@ -56,6 +60,46 @@ local function inherit_metamethods(class, base)
     end
 end
 
+-- Fields that new() makes, and inherit_metamethods.
+local MADE <const> = {
+    __name = true, __index = true, __newindex = true, _base = true,
+    _get = true, _set = true,
+}
+
+local function copy_raw(from)
+    local to = {}
+    for key, value in next, from do
+        to[key] = value
+    end
+    return to
+end
+
+--- What a class has that new() does not give it.
+local function state_of(class)
+    local base, fields = class._base, {}
+    for key, value in next, class do
+        local inherited = base and type(key) == "string" and
+            key:sub(1, 2) == "__" and rawequal(value, base[key])
+        if not MADE[key] and not inherited then
+            fields[key] = value
+        end
+    end
+    return {fields = fields, get = copy_raw(class._get),
+        set = copy_raw(class._set)}
+end
+
+local function give_state(class, state)
+    for key, value in next, state.fields do
+        rawset(class, key, value)
+    end
+    for name, getter in next, state.get do
+        rawset(class._get, name, getter)
+    end
+    for name, setter in next, state.set do
+        rawset(class._set, name, setter)
+    end
+end
+
 --- Makes a class.
 ---@param name string
 ---@param base table|nil a class
@@ -75,7 +119,25 @@ function M.new(name, base)
         __call = function(_, ...)
             return class:_construct(...)
         end,
+        __reduce = function()
+            return M.new, name, base
+        end,
+        __getstate = state_of,
+        __setstate = give_state,
     })
+end
+
+--- Lets a class travel as what find(...) returns where it arrives.
+---@param class table
+---@param find function one that has a name
+---@return table class
+function M.by_name(class, find, ...)
+    local metatable, args = getmetatable(class), table.pack(...)
+    function metatable.__reduce()
+        return find, table.unpack(args, 1, args.n)
+    end
+    metatable.__getstate, metatable.__setstate = nil, nil
+    return class
 end
 
 --- Raises TypeError unless a method was called with an object of its class:

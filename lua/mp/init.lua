@@ -47,4 +47,9 @@ for _, name in ipairs(MODULES) do
     end
 end
 
-return M
+--- What most programs do not need is loaded when it is named.
+local LAZY <const> = {dummy = true, threading = true}
+
+return setmetatable(M, {__index = function(_, key)
+    return LAZY[key] and require("mp." .. key) or nil
+end})

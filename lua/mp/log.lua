@@ -2,8 +2,6 @@
 
 local core = require "mp.core"
 local errors = require "mp.errors"
-local process = require "mp.process"
-
 local M = {}
 
 --- Levels, as Python numbers them.
@@ -13,18 +11,34 @@ local LEVELS <const> = {debug = 10, info = 20, warning = 30, error = 40}
 local Logger = {__name = "mp.Logger"}
 Logger.__index = Logger
 
--- One per process; a child inherits it as it stands at its birth.
-local logger = setmetatable({_level = LEVELS.warning, _shown = false}, Logger)
+-- One per process, and what it has been warned of. A child has them as they
+-- stand at its birth.
+local logger <const> = setmetatable({}, Logger)
+local warned
+
+--- Makes the logger what this process was told of it.
+function M._receive()
+    local told = core.process.birth()
+    local inherited = told and told.log or
+        {level = LEVELS.warning, shown = false, warned = {}}
+    logger._level, logger._shown = inherited.level, inherited.shown
+    warned = inherited.warned
+end
+
+M._receive()
+
+--- Writes a line; in one write, so that lines of several processes do not mix.
+local function put(level, text)
+    local name = require("mp.process").current_process().name
+    io.stderr:write(("[%s/%s] %s\n"):format(level:upper(), name, text))
+    io.stderr:flush()
+end
 
 local function write(self, level, message, ...)
-    if not self._shown or LEVELS[level] < self._level then
-        return
+    if self._shown and LEVELS[level] >= self._level then
+        put(level, select("#", ...) > 0 and message:format(...)
+            or tostring(message))
     end
-    local text = select("#", ...) > 0 and message:format(...)
-        or tostring(message)
-    -- One write, so that lines of several processes do not mix.
-    io.stderr:write(("[%s/%s] %s\n"):format(level:upper(),
-        process.current_process().name, text))
 end
 
 --- Log a line of that level; more arguments are formatted into it.
@@ -62,7 +76,30 @@ function Logger:set_level(level)
     self._level = number
 end
 
---- The logger of this process. It is silent until log_to_stderr is called.
+--- Warns of something that mp has seen, once: also on stderr that was not
+-- chosen by log_to_stderr, unless the logger's level is above.
+---@param key string what about
+---@param text string
+function M._warn_once(key, text)
+    if not warned[key] then
+        warned[key] = true
+        if LEVELS.warning >= logger._level then
+            put("warning", text)
+        end
+    end
+end
+
+--- What a fresh child is to know of the logger; nil: nothing.
+---@return table|nil
+function M._birth()
+    if logger._shown or logger._level ~= LEVELS.warning or next(warned) then
+        return {level = logger._level, shown = logger._shown,
+            warned = warned}
+    end
+    return nil
+end
+
+--- The logger of this process. It says nothing until log_to_stderr is called.
 ---@return mp.Logger
 function M.get_logger()
     return logger

@@ -3,10 +3,16 @@
 --
 -- Travel: nil, booleans, numbers, strings; tables with cycles and any keys;
 -- Lua functions with their upvalues; modules, their C functions and classes
--- by name; shared objects of mp; what is registered here, or whose
--- metatable has a field `__reduce(obj)` -> rebuilding function, values...
--- A metatable has a name when it is a loaded module or a field of one, or a
--- global, or registered. The rest raises PicklingError with the path to it.
+-- by name; shared objects of mp; objects whose metatable has a name: it is a
+-- loaded module or a field of one, or a global, or registered here. The rest
+-- raises PicklingError with the path to it.
+--
+-- Metafields say how else an object travels:
+--   __reduce(obj) -> rebuild, values...   it is rebuild(values...) there
+--   __getstate(obj) -> state
+--   __setstate(obj, state)   is called when obj is made: by rebuild, or as an
+--                            empty table with its metatable. The state may
+--                            refer to the object.
 
 local core = require("mp.core").pickle
 
@@ -17,19 +23,20 @@ local M = {}
 ---@param v any
 ---@return string
 -- Raises PicklingError («cannot pickle a coroutine: value.on_done»), and
--- what a reducing function raises.
+-- what a reducing function or `__getstate` raises.
 M.dumps = core.dumps
 
 --- Makes the value from a string that `dumps` made. Does not block.
 -- Damaged strings raise; functions and shared objects are taken only from
 -- strings of this program's own family of processes. A class or module
--- that is named in a string without functions must be loaded already.
+-- that is named in a string without functions must be loaded already, and
+-- must be registered where it has a `__setstate`.
 ---@param s string
 ---@param opts table|nil {trusted=true}: take functions from a string of
 --   another family too; who gave you the string can then run any code here
 ---@return any
 -- Raises PicklingError; StateError when a shared object no longer exists;
--- what a rebuilding function raises.
+-- what a rebuilding function or `__setstate` raises.
 M.loads = core.loads
 
 --- Gives a metatable the name by which it travels. To be called on both

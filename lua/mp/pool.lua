@@ -5,6 +5,8 @@
 -- a window at a time, so inputs may be endless.
 
 local arguments = require "mp.arguments"
+local authkey = require "mp.authkey"
+local birth = require "mp.birth"
 local core = require "mp.core"
 local call = require "mp.call"
 local class = require "mp.class"
@@ -51,8 +53,9 @@ end
 --- What the core says of an end that somebody else was told.
 local UNKNOWN <const> = 0x7fffffff
 
---- In the caller: the error object of a task whose worker died.
-local function lost(pid, exitcode, index, f)
+--- In the caller: the error object of a task whose worker died. `what`: a
+-- worker process, or a thread.
+local function lost(worker, pid, exitcode, index, f)
     local name = call.name(f)
     local fields = {pid = pid, index = index, func = name}
     local how
@@ -73,8 +76,16 @@ local function lost(pid, exitcode, index, f)
         what = ("item %d of %s"):format(index, what)
     end
     return new_error("WorkerLost",
-        ("worker process %d %s while it ran %s"):format(pid, how, what),
+        ("%s %d %s while it ran %s"):format(worker, pid, how, what),
         fields, 0)
+end
+
+local function lost_process(...)
+    return lost("worker process", ...)
+end
+
+local function lost_thread(...)
+    return lost("a worker thread of process", ...)
 end
 
 --- In the caller: the error object of a result that came, and could not be
@@ -120,17 +131,52 @@ local function run_callbacks(self)
     end
 end
 
+--- What a worker is to its pool's process.
+---@param id integer
+---@param card table what the process told of itself
+local function describe(id, card)
+    return process._describe(("PoolWorker-%d"):format(id), true, tostring(id),
+        card)
+end
+
 --- What a worker does first.
-local function setup(opts)
-    local card = process._card()
-    local args = call.copy_args("Pool: initargs", opts.initargs)
+local function setup(initializer, args, card)
     return function(id)
-        process._become(process._describe(("PoolWorker-%d"):format(id), true,
-            tostring(id), card))
-        if opts.initializer then
-            opts.initializer(table.unpack(args, 1, args.n))
+        process._become(describe(id, card))
+        if initializer then
+            initializer(table.unpack(args, 1, args.n))
         end
     end
+end
+
+--- By the core, in a process or thread whose workers are no copies of the
+-- pool's process: the functions that the core calls in a worker.
+---@param ok boolean could the setup be read?
+---@param initializer any function or false; not ok: why not
+---@param args table|nil
+---@return table
+function M._fresh_hooks(ok, initializer, args)
+    local told = core.process.birth()
+    local hooks = {failure = failure}
+    if ok then
+        hooks.setup = setup(initializer, args, told.card)
+    else
+        function hooks.setup()
+            error(initializer, 0)
+        end
+    end
+    return hooks
+end
+
+--- Makes the core of a pool. Raises what cannot travel to its workers.
+local function start(method, n, most, hooks, initializer, args)
+    if method == "fork" then
+        hooks.setup = setup(initializer, args, process._card())
+        return native.new(n, most, hooks, method)
+    end
+    return authkey.starting(native.new, n, most, hooks, method,
+        birth._birth(describe(1, process._card())), initializer or false,
+        args)
 end
 
 -- Pools ----------------------------------------------------------------------
@@ -164,8 +210,7 @@ local function pool_options(processes, initializer, initargs, maxtasks,
         errors._raise("TypeError", "Pool: initargs must be a list, got %s",
             errors._show(opts.initargs))
     end
-    context._check("Pool", opts.context)
-    return opts
+    return opts, context._check("Pool", opts.context)
 end
 
 --- The most workers that one pool can have: a participant each, of 4096.
@@ -181,7 +226,7 @@ local MOST_PROCESSES <const> = 2048
 ---@param ... any a context, and no more
 ---@return mp.Pool
 function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
-    local opts = pool_options(processes, initializer, initargs,
+    local opts, method = pool_options(processes, initializer, initargs,
         maxtasksperchild, ...)
     local n = opts.processes == nil and core.cpu_count()
         or arguments.check_count("Pool", opts.processes, 1,
@@ -197,11 +242,12 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
     local self = setmetatable({
         _waiting = {}, _size = n,
         _owed = setmetatable({}, {__mode = "k"}),
+        _method = method,
         _streams = setmetatable({}, {__mode = "k"}),
     }, Pool)
     local hooks = {
-        setup = setup(opts), failure = failure, lost = lost,
-        unreadable = unreadable,
+        failure = failure, unreadable = unreadable,
+        lost = method == "thread" and lost_thread or lost_process,
     }
     -- Weak, or the pool would keep itself alive through its core.
     local weak = setmetatable({self = self}, {__mode = "v"})
@@ -210,8 +256,21 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
             run_callbacks(weak.self)
         end
     end
-    self._core = native.new(n, most, hooks)
+    self._core = start(method, n, most, hooks, opts.initializer,
+        call.copy_args("Pool: initargs", opts.initargs))
     return self
+end
+
+--- A pool whose workers are threads of this process, each with a Lua state of
+--- its own: mp.Pool of the context "thread".
+---@param processes? integer|table as of Pool
+---@param initializer? function
+---@param initargs? any[]
+---@param ... any maxtasksperchild, and no more
+---@return mp.Pool
+function M.ThreadPool(processes, initializer, initargs, ...)
+    return context.get_context("thread").Pool(processes, initializer,
+        initargs, ...)
 end
 
 local function check_self(fn, self)

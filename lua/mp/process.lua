@@ -2,17 +2,25 @@
 --
 -- A Process object is a description until start(); then the parent holds a
 -- Child (mp.core) in it, and in the child the same object is the current
--- process. A child runs nothing but run(), and ends with it.
+-- process: a copy of it, where the child is a copy of the parent; elsewhere
+-- one made after what the child was told of its birth. A child runs nothing
+-- but run(), and ends with it.
 
 local core = require "mp.core"
+local authkey = require "mp.authkey"
+local birth = require "mp.birth"
 local call = require "mp.call"
 local class = require "mp.class"
+local context = require "mp.context"
 local errors = require "mp.errors"
+local log = require "mp.log"
 local named = require "mp.named"
+local signals = require "mp.signals"
 
 local M = {}
 
 local SIGINT <const>, SIGKILL <const>, SIGTERM <const> = 2, 9, 15
+local this <const> = birth._this
 local RUNNING <const> = "Cannot close a process while it is still running. "
     .. "You should first call join() or terminate()."
 local FIELDS <const> = {
@@ -20,16 +28,19 @@ local FIELDS <const> = {
     daemon = true,
 }
 
--- This process: its object, how many processes it has made, what its
--- children know of it, and its parent's object. In one table, and the latter
--- two made when asked for: a child writes to few of its pages, since each
--- costs it more than the whole of a small job.
-local this = {process = false, made = 0, card = false, parent = false}
-
 local Process = class.root(class.new("Process"))
 M.Process = Process
+M.parent_process = birth.parent_process
+M._card, M._birth, M._report = birth._card, birth._birth, birth._report
 
 local NO_ARGS <const> = {n = 0}
+
+-- What an object has that is no more than a target with its arguments.
+local OWN <const> = {
+    _number = true, _path = true, _creator = true, _daemon = true,
+    _card = true, _child = true, _target = true, _args = true, _name = true,
+    _authkey = true,
+}
 
 local function misuse(...)
     errors._raise("StateError", ...)
@@ -78,6 +89,7 @@ function Process:_construct(...)
         _path = above and above .. ":" .. made or made,
         _creator = core.getpid(),
         _daemon = this.process._daemon,
+        _authkey = this.process._authkey,
         _card = false, -- its parent's, once started
         _child = false,
         _target = false,
@@ -150,60 +162,23 @@ function Process:run()
     return target(table.unpack(args, 1, args.n))
 end
 
---- Lines of a traceback that tell what called start(), in the parent.
-local function traceback_of_parent()
-    local level = 2
-    local info = debug.getinfo(level, "f")
-    while info and info.func ~= core.process.start do
-        level = level + 1
-        info = debug.getinfo(level, "f")
-    end
-    return info and debug.traceback("", level):match("traceback:(.*)") or ""
-end
-
---- Message handler of a child: tells on stderr what ended it, at once and in
--- one piece, after what the child has said before.
-local function report(e)
-    local ok, text = pcall(errors._describe, e, 3)
-    local below = traceback_of_parent()
-    if not ok then
-        text = "(error in describing an error)"
-    elseif below ~= "" and text:sub(-#below) == below then
-        text = text:sub(1, -#below - 1)
-    end
-    pcall(io.stdout.flush, io.stdout)
-    pcall(io.stderr.write, io.stderr, "Process " .. this.process.name ..
-        ":\n" .. text .. "\n")
-end
-
---- A parent, known by its participant's tag.
-local Parent = {__name = "ParentProcess"}
-Parent.__index = Parent
-
---- Does it live?
----@return boolean
-function Parent:is_alive()
-    return core.process.alive(self._tag)
-end
-
---- Waits for its end.
----@param timeout number|nil seconds
----@return boolean whether it ended
-function Parent:join(timeout)
-    return core.process.await(self._tag, timeout)
-end
-
-function Parent:__tostring()
-    return string.format("<ParentProcess name='%s' pid=%d>", self.name,
-        self.pid)
-end
-
 --- Makes this new process what `object` describes: a pool's worker, say.
 ---@param object table a Process object
 ---@return function its run
 function M._become(object)
+    if not object._authkey then
+        object._authkey = this.process._authkey
+    end
     this.process, this.made, this.card, this.parent = object, 0, false, false
     return object.run
+end
+
+--- Does what `object` describes, in a process started for it that is no copy
+-- of its parent.
+---@param object table a Process object
+function M._run(object)
+    object._foreign = nil
+    return M._become(object)(object)
 end
 
 -- In the parent -------------------------------------------------------------
@@ -215,10 +190,15 @@ local function check_open(self, what)
     end
 end
 
+--- Was it made here? (In a thread the number of the process does not tell.)
+local function is_mine(self)
+    return self._creator == core.getpid() and not self._foreign
+end
+
 --- Its Child, when `what` is a thing that this process may do with it.
 local function check_child(self, what)
     check_open(self, what)
-    if self._creator ~= core.getpid() then
+    if not is_mine(self) then
         misuse("can only %s a child process", what)
     elseif not self._child then
         misuse("can only %s a started process", what)
@@ -226,28 +206,62 @@ local function check_child(self, what)
     return self._child
 end
 
---- What a child is to know of this process.
----@return table {process = Process object, pid, tag}
-function M._card()
-    if not this.card then
-        this.card = {process = this.process, pid = core.getpid(),
-            tag = core.process.tag()}
+--- Is it nothing but a function and its arguments? Then the child has no
+-- need of this module. (Arguments that do not fit are for run() to refuse.)
+local function is_plain(self)
+    local of, target = getmetatable(self), self._target
+    if of ~= Process and not (of._base == Process and rawget(of, "_method"))
+        or type(target) ~= "function" then
+        return false
     end
-    return this.card
+    for key in next, self do
+        if not OWN[key] then
+            return false
+        end
+    end
+    local most, more = core.process.parameters(target)
+    return more or self._args.n <= most
+end
+
+--- Starts a child that is no copy of this process.
+local function start_fresh(self, method)
+    local told = birth._birth(self)
+    if is_plain(self) then
+        local args = self._args
+        return core.process.start_fresh(method, told, self._target, self,
+            self._daemon, table.unpack(args, 1, args.n))
+    end
+    return core.process.start_fresh(method, told, self, self, self._daemon)
+end
+
+local function start_copy(self)
+    if context._threads() > 1 then
+        log._warn_once("fork", "this process has threads: the copy that fork "
+            .. "makes has one, and may hang; use 'forkserver' or 'spawn'")
+    end
+    return core.process.start(M._become, birth._report_copy, self,
+        self._daemon)
 end
 
 --- Starts the child, which calls run(). Returns in the parent only.
--- Raises StateError: twice, in another process, closed; OSError.
+-- Raises StateError: twice, in another process, closed; OSError;
+-- PicklingError when something cannot travel that must, since the start
+-- method makes no copy of this process.
 function Process:start()
     check_open(self, "start")
     if self._child then
         misuse("cannot start a process twice")
-    elseif self._creator ~= core.getpid() then
+    elseif not is_mine(self) then
         misuse("can only start a process object created by current process")
     end
-    self._card = M._card()
-    local child, problem = core.process.start(M._become, report, self,
-        self._daemon)
+    self._card = birth._card()
+    local method = self._method or context._method()
+    local child, problem
+    if method == "fork" then
+        child, problem = start_copy(self)
+    else
+        child, problem = authkey.starting(start_fresh, self, method)
+    end
     if not child then
         errors._again(problem)
     end
@@ -275,7 +289,7 @@ function Process:is_alive()
     check_open(self, "is_alive")
     if self == this.process then
         return true
-    elseif self._creator ~= core.getpid() then
+    elseif not is_mine(self) then
         misuse("can only test a child process")
     end
     return self._child and not self._child:poll()
@@ -332,6 +346,19 @@ end
 
 function Process._set:name(name)
     self._name = check_name(name) ~= "" and name or nil
+    if self == this.process and this.card then
+        this.card.name = self.name
+    end
+end
+
+--- The key of this process and, by default, of its children: bytes, as
+-- tostring shows them. Is assigned a string.
+function Process._get:authkey()
+    return authkey.new(self._authkey or this.process._authkey)
+end
+
+function Process._set:authkey(key)
+    self._authkey = authkey.bytes(key)
 end
 
 function Process._get:daemon()
@@ -378,21 +405,13 @@ function Process._get:sentinel()
     return self._child:sentinel()
 end
 
-local SIGNALS <const> = {
-    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS",
-    "SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE",
-    "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP",
-    "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ",
-    "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
-}
-
 --- initial, started, stopped, closed, unknown (another process's).
 local function status(self)
     if self == this.process then
         return "started"
     elseif self._closed then
         return "closed"
-    elseif self._creator ~= core.getpid() then
+    elseif not is_mine(self) then
         return "unknown"
     elseif not self._child then
         return "initial"
@@ -414,8 +433,7 @@ function Process:__tostring()
     parts[#parts + 1] = "parent=" .. tostring(self._creator)
     parts[#parts + 1] = word
     if code then
-        local signal = code < 0 and SIGNALS[-code]
-        parts[#parts + 1] = "exitcode=" .. (signal and "-" .. signal or code)
+        parts[#parts + 1] = "exitcode=" .. signals.show(code)
     end
     if self._daemon then
         parts[#parts + 1] = "daemon"
@@ -432,24 +450,15 @@ function M.current_process()
     return this.process
 end
 
---- The process that started this one: fields pid, name, methods is_alive,
--- join; nil in the main process.
----@return table|nil
-function M.parent_process()
-    local card = this.process._card
-    if card and not this.parent then
-        this.parent = setmetatable({
-            name = card.process.name, pid = card.pid, ident = card.pid,
-            _tag = card.tag,
-        }, Parent)
-    end
-    return this.parent or nil
-end
-
 --- This process's children that run. Those that have ended are joined.
 ---@return table list of Process objects, oldest first
 function M.active_children()
-    local list = core.process.active()
+    local list = {}
+    for _, object in ipairs(core.process.active()) do
+        if not object._is_thread then -- those are mp.threading's
+            list[#list + 1] = object
+        end
+    end
     table.sort(list, function(a, b)
         return a._number < b._number
     end)
@@ -469,6 +478,43 @@ function M._describe(name, daemon, path, card)
     }, Process)
 end
 
-this.process = M._describe("MainProcess", false)
+-- Travelling ----------------------------------------------------------------
+
+local function new_object(of)
+    return setmetatable({}, of)
+end
+M._new_object = new_object -- by this name it travels
+
+function Process:__reduce()
+    authkey.check_travel()
+    return new_object, getmetatable(self)
+end
+
+--- All that is said of the process, without the child that it has.
+function Process:__getstate()
+    local state = {}
+    for key, value in next, self do
+        state[key] = value
+    end
+    state._child, state._closed = false, nil
+    return state
+end
+
+--- It is this process's only to look at, unless it is told to _run it.
+function Process:__setstate(state)
+    for key, value in next, state do
+        rawset(self, key, value)
+    end
+    rawset(self, "_foreign", true)
+end
+
+--- Makes this process what it was told that it is.
+function M._receive()
+    this.process, this.made, this.card, this.parent =
+        M._describe("MainProcess", false), 0, false, false
+    birth._receive(this.process)
+end
+
+M._receive()
 
 return M

@@ -24,12 +24,12 @@ end
 ---@param module_names table list of strings
 -- Raises TypeError. A module that cannot be loaded is an error of start().
 function M.set_forkserver_preload(module_names)
-    local list = {}
-    for i, name in ipairs(type(module_names) == "table" and module_names
-            or {}) do
-        list[i] = type(name) == "string" and name or nil
+    local list, n = {}, 0
+    for i, name in pairs(type(module_names) == "table" and module_names
+            or {0}) do
+        list[i], n = type(name) == "string" and name or nil, n + 1
     end
-    if type(module_names) ~= "table" or #list ~= #module_names then
+    if #list ~= n then
         errors._raise("TypeError", "module_names must be a list of strings")
     end
     preload = list

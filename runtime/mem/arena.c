@@ -68,13 +68,47 @@ int mp_arena_create(mp_self *self) {
     self->mapped = reserved;
     self->null = mp_child_open_null(); /* without one, stdin is closed */
     r = fill(self, reserved);
-    if (r < 0) {
-        if (self->null >= 0) close(self->null);
-        munmap(self->base, reserved);
-        close(self->fd);
-        self->base = NULL;
-    }
+    if (r < 0) mp_arena_unmap(self);
     return r;
+}
+
+/* Is this the head of an arena in a file of `size` bytes? */
+static int check_head(const mp_super_shm *super, uint64_t size) {
+    uint64_t reserved = super->reserved;
+    if (super->magic != MP_ARENA_MAGIC) return -EBADF;
+    if (reserved < LEAST || reserved > MOST ||
+        (reserved & (reserved - 1)) != 0 ||
+        mp_arena_head(reserved) > size || size > reserved)
+        return -EPROTO;
+    int life_at = mp_robust_offset();
+    if (life_at < 0) return life_at;
+    return super->life_at == (uint32_t)life_at ? 0 : -EPROTO;
+}
+
+int mp_arena_map(mp_self *self, int fd) {
+    mp_super_shm *head = NULL;
+    size_t size;
+    int r = mp_memfd_check(fd, sizeof *head, &size);
+    if (r == 0) r = mp_memfd_map(fd, sizeof *head, (void *)&head);
+    if (r < 0) return r;
+    r = check_head(head, size);
+    size_t reserved = head->reserved;
+    munmap(head, sizeof *head);
+    if (r == 0) r = mp_memfd_map(fd, reserved, &self->base);
+    if (r < 0) return r;
+    self->fd = fd;
+    self->mapped = reserved;
+    self->super = (void *)self->base;
+    self->unit = (void *)(self->base + MP_SUPER_SIZE + SLOTS_SIZE);
+    self->null = mp_child_open_null();
+    return 0;
+}
+
+void mp_arena_unmap(mp_self *self) {
+    if (self->null >= 0) close(self->null);
+    munmap(self->base, self->mapped);
+    close(self->fd);
+    self->base = NULL;
 }
 
 int mp_arena_grow(uint64_t end) {

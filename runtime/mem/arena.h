@@ -6,9 +6,10 @@
    mp_alloc carries the block's generation in its upper 16 bits, so a stale
    one is recognised.
 
-   `mp_me` is the calling thread's participant, NULL until mp_open and in a
-   child that was forked behind our back. Everything in mem, sync, data and
-   work needs it.
+   A process has one arena; each of its threads that uses it is a participant
+   of its own. `mp_me` is the calling thread's, NULL until mp_open, after
+   mp_close, and in a child that was forked behind our back. Everything in mem,
+   sync, data and work needs it.
    Safe: each thread that called mp_open; child after fork only by way of
    mp_start_fork (proc/start.h). */
 #ifndef MP_MEM_ARENA_H
@@ -78,6 +79,8 @@ enum { MP_SLOT_FREE, MP_SLOT_FORKING, MP_SLOT_LIVE, MP_SLOT_CLAIMING };
            reserved for nobody
    gen     counts the slot's owners; changes only when one is fully reaped
    reaper  held by who repairs it
+   asked   the signal by which this participant, a thread, was asked to end
+           (mp_slot_ask), else 0; a futex word. Others, under `reaper`
    ledger  bitmaps of the objects it holds, by id; blocks of 4 KiB
    dying   head of the list of objects it must destroy */
 typedef struct mp_slot_shm {
@@ -86,7 +89,7 @@ typedef struct mp_slot_shm {
     _Atomic uint32_t gen;
     _Atomic uint32_t pid;
     mp_mutex_shm reaper;
-    uint32_t reserved;
+    _Atomic uint32_t asked;
     _Atomic uint64_t dying;
     mp_hand_shm hands[MP_HANDS];
     mp_txn_shm txn;
@@ -158,13 +161,47 @@ typedef struct mp_self {
 extern _Thread_local mp_self *mp_me
     __attribute__((tls_model("initial-exec")));
 
-/* Makes this thread a participant; opens the process's arena at first use.
+/* Makes this thread a participant, if it is none yet; opens the process's
+   arena at first use. It is one until mp_close, or until the thread ends.
    0; -ENOMEM, -EFBIG, -EMFILE, ...; -EAGAIN no free slot; -EOWNERDEAD in a
    child that was forked behind our back. */
 int mp_open(void);
 
+/* The same for a thread for which participant `parent` has reserved slot
+   `index` (mem/slot.h). 0; -ENOMEM; -EOWNERDEAD the slot was given back. */
+int mp_open_reserved(uint32_t index, uint32_t parent);
+
+/* The same in a forked child; `self` is the copy of its parent's, who has
+   reserved the slot. -EOWNERDEAD. */
+int mp_open_copied(mp_self *self, uint32_t index);
+
+/* The end of this thread's participant: from here on it is dead to all, and
+   whoever looks reaps it (mem/reap.h). No-op where there is none. */
+void mp_close(void);
+
+/* `f` is called first thing in mp_close and at a participating thread's end;
+   every call names the same one. */
+void mp_open_before_close(void (*f)(void));
+
+/* The same for a new program that was given the arena behind `fd`: maps it,
+   asks `whose` which slot is this thread's (its number, or -errno; it may
+   look around in the arena already, and sets self->tag to the tag of who
+   reserved the slot), and claims that.
+   0; -EBUSY this process has an arena; -EBADF, -EPROTO as mp_arena_map;
+   -EOWNERDEAD the slot was given back; what `whose` returned. */
+int mp_open_given(int fd, int (*whose)(mp_self *self, void *ctx), void *ctx);
+
 /* Creates the arena and this process's first self (used by mp_open). */
 int mp_arena_create(mp_self *self);
+
+/* Maps the arena behind a descriptor of unknown origin: nothing of it is
+   believed. The descriptor is this process's from now on.
+   0; -EBADF no descriptor, or none of an arena; -EPROTO one made by a
+   program that cannot share it with this one (another libc); -ENOMEM. */
+int mp_arena_map(mp_self *self, int fd);
+
+/* Takes back either of the two. */
+void mp_arena_unmap(mp_self *self);
 
 /* Bytes of an arena's tables, which stand before its units. */
 uint64_t mp_arena_head(uint64_t reserved);

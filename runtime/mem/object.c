@@ -14,21 +14,28 @@
 #include "mem/slot.h"
 #include "mem/txn.h"
 
-/* What upper floors declared; written before use, always the same. */
-static const mp_object_ops *types[MP_TYPES];
+/* What upper floors declared; written before use, always the same: so it does
+   not matter which thread's store is seen. */
+static const mp_object_ops *_Atomic types[MP_TYPES];
 
 void mp_object_declare(int type, const mp_object_ops *ops) {
-    types[type] = ops;
+    atomic_store_explicit(&types[type], ops, memory_order_relaxed);
 }
 
 const mp_object_ops *mp_object_ops_of(int type) {
-    return type > 0 && type < MP_TYPES ? types[type] : NULL;
+    if (type <= 0 || type >= MP_TYPES) return NULL;
+    return atomic_load_explicit(&types[type], memory_order_relaxed);
 }
 
 static entry_shm *entry_of(uint32_t id) {
     mp_ref segment = atomic_load_explicit(
         &mp_me->super->segments[id / PER_SEGMENT], memory_order_acquire);
     return (entry_shm *)mp_at(segment) + id % PER_SEGMENT;
+}
+
+static const mp_object_ops *ops_of_entry(const entry_shm *e) {
+    return mp_object_ops_of(HEAD_TYPE(
+        atomic_load_explicit(&e->head, memory_order_relaxed)));
 }
 
 /* ---- ledgers -------------------------------------------------------- */
@@ -112,7 +119,7 @@ static void destroy_list(mp_slot_shm *slot) {
         uint32_t id = (uint32_t)load(&slot->dying);
         if (!id) return;
         entry_shm *e = entry_of(id);
-        const mp_object_ops *ops = types[HEAD_TYPE(load(&e->head))];
+        const mp_object_ops *ops = ops_of_entry(e);
         if (ops && ops->destroy) ops->destroy(mp_at(load(&e->block)));
         /* What it referred to may have died with it and stand before it. */
         int hand = mp_hand_free();
@@ -429,7 +436,7 @@ int mp_object_copy_ledger(uint32_t child_index) {
 static int prepare_one(mp_slot_shm *dead, uint32_t id, uint32_t tag) {
     (void)dead;
     entry_shm *e = entry_of(id);
-    const mp_object_ops *ops = types[HEAD_TYPE(load(&e->head))];
+    const mp_object_ops *ops = ops_of_entry(e);
     if (ops && ops->on_dying) ops->on_dying(mp_at(load(&e->block)), tag);
     return 0;
 }
@@ -437,7 +444,7 @@ static int prepare_one(mp_slot_shm *dead, uint32_t id, uint32_t tag) {
 static int tell_one(mp_slot_shm *dead, uint32_t id, uint32_t tag) {
     (void)dead;
     entry_shm *e = entry_of(id);
-    const mp_object_ops *ops = types[HEAD_TYPE(load(&e->head))];
+    const mp_object_ops *ops = ops_of_entry(e);
     if (ops && ops->on_death) ops->on_death(mp_at(load(&e->block)), tag);
     return 0;
 }

@@ -26,6 +26,7 @@ enum {
     MP_TYPE_ARRAY,
     MP_TYPE_QUEUE,
     MP_TYPE_POOL,
+    MP_TYPE_BOOT,
     MP_TYPES
 };
 

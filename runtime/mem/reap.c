@@ -40,6 +40,7 @@ static void recycle(mp_slot_shm *slot, uint32_t index) {
     mp_owner owner;
     mp_owner_look(index, &owner);
     atomic_store(&slot->pid, 0);
+    atomic_store(&slot->asked, 0);
     atomic_fetch_add(&slot->gen, 1);
     /* Only now: who reads the word with the old generation sees it dead. */
     atomic_store(owner.life, 0);

@@ -1,18 +1,12 @@
 #include "mem/slot.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
+#include <limits.h>
 #include <unistd.h>
 
+#include "mem/mutex.h"
 #include "mem/reap.h"
-
-_Thread_local mp_self *mp_me;
-
-/* Set in the child of a fork that was not ours: its parent's slot is not
-   its own, so it must not take part. Fork generation, see architecture. */
-static bool orphaned_by_fork;
+#include "os/futex.h"
 
 static _Atomic uint32_t *life_of(uint32_t index) {
     return (_Atomic uint32_t *)(void *)(mp_slot_at(index)->life.bytes +
@@ -32,24 +26,25 @@ bool mp_owner_look(uint32_t tag, mp_owner *owner) {
            ((tag ^ mp_tag_of(index, gen)) & 0x1fffffffU) == 0;
 }
 
-static bool claim_free(uint32_t index, uint32_t parent) {
+static bool claim_free(const mp_self *self, uint32_t index, uint64_t to) {
+    const unsigned char *slots = self->base + MP_SUPER_SIZE;
+    mp_slot_shm *slot = (mp_slot_shm *)(void *)(uintptr_t)slots + index;
     uint64_t from = MP_SLOT_FREE;
     return atomic_compare_exchange_strong_explicit(
-        &mp_slot_at(index)->state, &from, parent << 2 | MP_SLOT_FORKING,
-        memory_order_acq_rel, memory_order_relaxed);
+        &slot->state, &from, to, memory_order_acq_rel, memory_order_relaxed);
 }
 
 /* Lowest first keeps the sweep short; 131,072 generations of a slot outlast
    any stale tag. */
-static int find_free(uint32_t parent, uint32_t *index) {
-    mp_super_shm *super = mp_me->super;
+static int find_free(const mp_self *self, uint64_t to, uint32_t *index) {
+    mp_super_shm *super = self->super;
     uint32_t high = atomic_load_explicit(&super->slots, memory_order_acquire);
     for (uint32_t i = 1; i < MP_SLOTS; i++) {
         if (i >= high) {
             uint32_t seen = i;
             atomic_compare_exchange_strong(&super->slots, &seen, i + 1);
         }
-        if (claim_free(i, parent)) {
+        if (claim_free(self, i, to)) {
             *index = i;
             return 0;
         }
@@ -58,10 +53,11 @@ static int find_free(uint32_t parent, uint32_t *index) {
 }
 
 int mp_slot_reserve(uint32_t *index) {
-    int r = find_free(mp_me->tag, index);
+    uint64_t forking = mp_me->tag << 2 | MP_SLOT_FORKING;
+    int r = find_free(mp_me, forking, index);
     if (r == -EAGAIN) {
         mp_reap_sweep();
-        r = find_free(mp_me->tag, index);
+        r = find_free(mp_me, forking, index);
     }
     return r;
 }
@@ -72,24 +68,13 @@ void mp_slot_release(uint32_t index) {
                      true);
 }
 
-int mp_slot_claim(mp_self *self, uint32_t index) {
-    uint32_t parent = self->tag; /* 0: nobody, the first of a family */
+/* The slot is CLAIMING by this process, for `parent`: makes it LIVE. */
+static int come_alive(mp_self *self, uint32_t index, uint32_t parent) {
     self->index = index;
     self->slot =
         (mp_slot_shm *)(void *)(self->base + MP_SUPER_SIZE) + index;
     self->tag = mp_tag_of(index, atomic_load(&self->slot->gen));
-    /* A child that is late finds that its slot was given back, and perhaps
-       to another: it must not write its life over the other's, which the
-       kernel would then never mark. While it is CLAIMING nobody takes it;
-       should it die then, its pid, which comes by the same exchange, tells
-       (mem/reap.c). */
-    uint32_t pid = (uint32_t)getpid();
-    uint64_t forking = parent << 2 | MP_SLOT_FORKING;
-    if (!atomic_compare_exchange_strong(
-            &self->slot->state, &forking,
-            (uint64_t)pid << 32 | parent << 2 | MP_SLOT_CLAIMING))
-        return -EOWNERDEAD;
-    atomic_store(&self->slot->pid, pid);
+    atomic_store(&self->slot->pid, (uint32_t)getpid());
     /* The life word before the state: a LIVE slot is never taken for dead
        because it has not registered yet. */
     int r = mp_robust_register(&self->slot->life,
@@ -99,36 +84,50 @@ int mp_slot_claim(mp_self *self, uint32_t index) {
     return 0;
 }
 
-static void on_fork_in_child(void) {
-    if (mp_me) orphaned_by_fork = true;
-    mp_me = NULL;
+/* A child that is late finds that its slot was given back, and perhaps to
+   another: it must not write its life over the other's, which the kernel
+   would then never mark. While a slot is CLAIMING nobody takes it; should its
+   owner die then, the pid, which comes by the same exchange, tells
+   (mem/reap.c). */
+static uint64_t claiming(uint32_t parent) {
+    return (uint64_t)getpid() << 32 | parent << 2 | MP_SLOT_CLAIMING;
 }
 
-static int open_first(mp_self *self) {
-    int r = mp_arena_create(self);
-    if (r < 0) return r;
-    mp_me = self; /* helpers below go by mp_me */
+int mp_slot_claim(mp_self *self, uint32_t index) {
+    uint32_t parent = self->tag;
+    mp_slot_shm *slot =
+        (mp_slot_shm *)(void *)(self->base + MP_SUPER_SIZE) + index;
+    uint64_t forking = parent << 2 | MP_SLOT_FORKING;
+    if (!atomic_compare_exchange_strong(&slot->state, &forking,
+                                        claiming(parent)))
+        return -EOWNERDEAD;
+    return come_alive(self, index, parent);
+}
+
+int mp_slot_take(mp_self *self) {
     uint32_t index;
-    r = find_free(0, &index);
-    if (r == 0) r = mp_slot_claim(self, index);
-    if (r < 0) mp_me = NULL;
-    return r;
+    int r = find_free(self, claiming(0), &index);
+    return r < 0 ? r : come_alive(self, index, 0);
 }
 
-int mp_open(void) {
-    static mp_self first;
-    if (mp_me) return 0;
-    if (orphaned_by_fork) return -EOWNERDEAD;
-    /* One arena per process; a second thread joins it by way of
-       proc/start, which hands it a slot. */
-    if (first.base) return -EBUSY;
-    int r = open_first(&first);
-    if (r < 0) {
-        first.base = NULL;
-        return r;
+int mp_slot_sleep(mp_deadline deadline) {
+    if (mp_deadline_passed(deadline)) return 0;
+    int r = mp_futex_wait(&mp_me->slot->asked, 0, deadline);
+    while (r == 0 && !mp_slot_asked())
+        r = mp_futex_wait(&mp_me->slot->asked, 0, deadline);
+    return r == -ETIMEDOUT ? 0 : -EINTR;
+}
+
+void mp_slot_ask(uint32_t tag, uint32_t signal) {
+    mp_slot_shm *slot = mp_slot_at(tag % MP_SLOTS);
+    uint32_t index = tag % MP_SLOTS;
+    mp_mutex_lock(&slot->reaper); /* its generation stays */
+    /* One that is not yet born hears of it, too. */
+    if (mp_tag_of(index, atomic_load(&slot->gen)) == tag) {
+        atomic_store(&slot->asked, signal);
+        mp_futex_wake(&slot->asked, INT_MAX);
     }
-    r = pthread_atfork(NULL, NULL, on_fork_in_child);
-    return r == 0 ? 0 : -r;
+    mp_mutex_unlock(&slot->reaper);
 }
 
 int mp_hand_free(void) {

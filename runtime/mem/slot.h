@@ -53,10 +53,27 @@ int mp_slot_reserve(uint32_t *index);
 /* Gives a reserved slot back (the fork failed). */
 void mp_slot_release(uint32_t index);
 
-/* In the child: makes `index` the calling thread's participant. `self` is
-   filled; -EOWNERDEAD when the parent died meanwhile and the slot was
-   reclaimed. */
+/* In the child: makes `index` the calling thread's participant, which
+   self->tag has reserved for it. `self` is filled; -EOWNERDEAD when the parent
+   died meanwhile and the slot was reclaimed. */
 int mp_slot_claim(mp_self *self, uint32_t index);
+
+/* Makes a free slot the calling thread's, which has no parent: 0, -EAGAIN. */
+int mp_slot_take(mp_self *self);
+
+/* Asks participant `tag`, a thread, to end: `signal` says how. It hears of it
+   in its next wait. No-op when it is dead. */
+void mp_slot_ask(uint32_t tag, uint32_t signal);
+
+/* Sleeps. 0; -EINTR: a signal, or this thread was asked to end. */
+int mp_slot_sleep(mp_deadline deadline);
+
+/* Was this thread asked to end? The signal, or 0. */
+static inline uint32_t mp_slot_asked(void) {
+    return mp_me ? atomic_load_explicit(&mp_me->slot->asked,
+                                        memory_order_relaxed)
+                 : 0;
+}
 
 /* Puts `block` into a free hand: it is freed if this participant dies while
    it is there, unless *at reached `value` (see mp_hand_shm). Nobody else may

@@ -95,6 +95,10 @@ void mp_child_die_with_parent_in_child(void) {
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 }
 
+void mp_child_outlive_parent_in_child(void) {
+    prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
+}
+
 /* May there be bytes or an end of file in stdin's buffer? */
 static bool stdin_used(void) {
 #ifdef __GLIBC__

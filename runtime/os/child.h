@@ -42,6 +42,9 @@ int mp_child_signal(pid_t pid, int pidfd, int signal);
    A parent that has ended before this call goes unnoticed: look after it. */
 void mp_child_die_with_parent_in_child(void);
 
+/* No more. */
+void mp_child_outlive_parent_in_child(void);
+
 /* stdin becomes /dev/null, and what the parent had read ahead is dropped.
    Without a /dev/null stdin is closed. */
 void mp_child_no_stdin_in_child(int null);

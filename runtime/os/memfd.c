@@ -61,6 +61,26 @@ int mp_memfd_create(size_t most, size_t least, int *fd, unsigned char **base,
     return 0;
 }
 
+int mp_memfd_check(int fd, size_t least, size_t *size) {
+    /* No other file has seals. */
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK)) return -EBADF;
+    int r = mp_memfd_size(fd, size);
+    if (r < 0) return r;
+    return *size < least ? -EBADF : 0;
+}
+
+int mp_memfd_map(int fd, size_t size, unsigned char **base) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_NORESERVE, fd, 0);
+    /* One that may only be read is not ours. */
+    if (p == MAP_FAILED) return errno == EACCES ? -EBADF : -errno;
+    madvise(p, size, MADV_DONTDUMP);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    *base = p;
+    return 0;
+}
+
 /* Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ, which kills. */
 static int check_file_limit(size_t end) {
     struct rlimit limit;

@@ -18,6 +18,14 @@
 int mp_memfd_create(size_t most, size_t least, int *fd, unsigned char **base,
                     size_t *reserved);
 
+/* Is `fd`, whatever it may be, such a file of at least `least` bytes, which
+   nobody can shrink? Its size; -EBADF it is not. */
+int mp_memfd_check(int fd, size_t least, size_t *size);
+
+/* Maps `size` bytes of another process's region (as far as the file does not
+   reach, they must not be touched). It is closed on exec from now on. */
+int mp_memfd_map(int fd, size_t size, unsigned char **base);
+
 /* Sets the file's size; it never shrinks. */
 int mp_memfd_grow(int fd, size_t size);
 

@@ -7,11 +7,14 @@
 #include "os/robust.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "os/futex.h"
 
 _Static_assert(sizeof(mp_robust_shm) == 64, "a line");
 
@@ -53,6 +56,15 @@ static _Atomic uint32_t *word_of(mp_robust_shm *shm, int offset) {
     return (_Atomic uint32_t *)(void *)(shm->bytes + offset);
 }
 
+/* Bit 0 of a link says that libc's mutex behind it inherits priority. */
+static struct robust_list *untagged(struct robust_list *link) {
+    return (void *)((uintptr_t)link & ~(uintptr_t)1);
+}
+
+static void set_prev(struct robust_list *node, void *prev) {
+    memcpy((unsigned char *)node - sizeof prev, &prev, sizeof prev);
+}
+
 int mp_robust_register(mp_robust_shm *shm, int offset) {
     struct robust_list_head *head = head_after_nudge();
     if (!head) return -ENOTSUP;
@@ -66,14 +78,31 @@ int mp_robust_register(mp_robust_shm *shm, int offset) {
     /* The order of the stores is the protocol: the walk must find either
        the old list or the new one. */
     void *prev = &head->list;
-    memcpy(shm->bytes + PREV_AT, &prev, sizeof prev);
+    set_prev(node, prev);
     node->next = first;
     atomic_signal_fence(memory_order_seq_cst);
     *(struct robust_list *volatile *)&head->list.next = node;
     atomic_signal_fence(memory_order_seq_cst);
-    if (first != &head->list) {
-        void *back = node;
-        memcpy((unsigned char *)first - sizeof(void *), &back, sizeof back);
-    }
+    if (first != &head->list) set_prev(untagged(first), node);
     return 0;
+}
+
+/* While list_op_pending names the node, the kernel looks at it whether it is
+   in the list or not: libc takes its mutexes out in the same way. */
+void mp_robust_end(mp_robust_shm *shm, int offset) {
+    struct robust_list_head *head = head_of_thread();
+    struct robust_list *node = (void *)(shm->bytes + NODE_AT);
+    _Atomic uint32_t *word = word_of(shm, offset);
+    struct robust_list *prev;
+    memcpy(&prev, shm->bytes + PREV_AT, sizeof prev);
+
+    *(struct robust_list *volatile *)&head->list_op_pending = node;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (untagged(node->next) != &head->list)
+        set_prev(untagged(node->next), prev);
+    *(struct robust_list *volatile *)&untagged(prev)->next = node->next;
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store(word, MP_ROBUST_DEAD);
+    *(struct robust_list *volatile *)&head->list_op_pending = NULL;
+    mp_futex_wake(word, INT_MAX);
 }

@@ -1,5 +1,5 @@
 /* A word that the kernel marks when the thread that registered it ends, by
-   whatever way: exit, SIGKILL, exec.
+   whatever way: exit, SIGKILL, exec; or that the thread marks itself.
 
    The kernel's robust list is per thread and belongs to libc; we splice one
    node into it and leave the rest alone. The node lies in shared memory
@@ -27,6 +27,12 @@ int mp_robust_offset(void);
    thread's mark, and the kernel replaces it (MP_ROBUST_DEAD set) and wakes
    one sleeper when the thread ends. */
 int mp_robust_register(mp_robust_shm *shm, int offset);
+
+/* What the kernel does at the thread's end, done by the thread that
+   registered: the word is marked, its sleepers are woken, and the node is out
+   of the list. Killed in the middle, the kernel does it. The memory may be
+   another's from the mark on. */
+void mp_robust_end(mp_robust_shm *shm, int offset);
 
 #define MP_ROBUST_DEAD 0x40000000U /* FUTEX_OWNER_DIED */
 

@@ -1,7 +1,6 @@
 #include "os/signal.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -30,6 +29,15 @@ void mp_signal_default(int signal) {
 void mp_signal_ignore(int signal) {
     struct sigaction action = {.sa_handler = SIG_IGN};
     sigaction(signal, &action, NULL);
+}
+
+void mp_signal_ignore_meanwhile(int signal, struct sigaction *before) {
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    sigaction(signal, &action, before);
+}
+
+void mp_signal_restore(int signal, const struct sigaction *before) {
+    sigaction(signal, before, NULL);
 }
 
 void mp_signal_drain(int fd) {

@@ -4,6 +4,8 @@
 #ifndef MP_OS_SIGNAL_H
 #define MP_OS_SIGNAL_H
 
+#include <signal.h>
+
 /* Blocks `signal` and returns a descriptor that is readable when it came;
    -errno. */
 int mp_signal_fd(int signal);
@@ -13,6 +15,10 @@ void mp_signal_default(int signal);
 
 /* Ignored from now on. */
 void mp_signal_ignore(int signal);
+
+/* The same for a while: *before gets what mp_signal_restore brings back. */
+void mp_signal_ignore_meanwhile(int signal, struct sigaction *before);
+void mp_signal_restore(int signal, const struct sigaction *before);
 
 /* Reads away what came. */
 void mp_signal_drain(int fd);

@@ -6,10 +6,11 @@
 #include <stdlib.h>
 
 #include "os/child.h"
+#include "proc/server.h"
 
 static const double DAEMON_GRACE = 1; /* seconds from SIGTERM to SIGKILL */
 
-static mp_relative *family;
+static _Thread_local mp_relative *family;
 
 static void unlist(mp_relative *relative) {
     mp_relative **at = &family;
@@ -24,6 +25,8 @@ int mp_family_wait(mp_relative *relative, mp_deadline deadline) {
     return r;
 }
 
+static void end_mine(void) { mp_family_end(NULL); }
+
 /* Takes note of those that have ended, so that no zombie stays for long. */
 static void look_around(void) {
     for (mp_relative *r = family, *next; r; r = next) {
@@ -34,6 +37,7 @@ static void look_around(void) {
 
 int mp_family_start(mp_relative **out, const void *owner, bool daemon,
                     const mp_start *start) {
+    mp_open_before_close(end_mine);
     look_around();
     mp_relative *relative = calloc(1, sizeof *relative);
     if (!relative) return -ENOMEM;
@@ -43,6 +47,8 @@ int mp_family_start(mp_relative **out, const void *owner, bool daemon,
         free(relative);
         return r;
     }
+    if (relative->proc.method->start == mp_start_server)
+        mp_server_used_by(owner);
     relative->owner = owner;
     relative->daemon = daemon;
     relative->listed = true;
@@ -71,14 +77,26 @@ static bool belongs(const mp_relative *relative, const void *owner) {
     return !owner || relative->owner == owner;
 }
 
+static void take_leave(mp_relative *relative) {
+    if (relative->listed) unlist(relative);
+    if (relative->dropped) free(relative);
+}
+
 /* Waits for one of the list; frees it when nobody else will. */
 static int await_and_free(mp_relative *relative, mp_deadline deadline) {
     int r = await(relative, deadline);
     if (r == -ETIMEDOUT) return r;
     /* -ECHILD: this process was forked behind our back. */
-    if (relative->listed) unlist(relative);
-    if (relative->dropped) free(relative);
+    take_leave(relative);
     return r;
+}
+
+/* The grace is over. It is awaited with the rest. */
+static void end_by_force(mp_relative *relative) {
+    if (mp_proc_abandon(&relative->proc))
+        take_leave(relative);
+    else
+        mp_proc_signal(&relative->proc, SIGKILL);
 }
 
 static void end_daemons(const void *owner) {
@@ -90,18 +108,22 @@ static void end_daemons(const void *owner) {
         next = r->next;
         if (r->daemon && belongs(r, owner) &&
             await_and_free(r, grace) == -ETIMEDOUT)
-            mp_proc_signal(&r->proc, SIGKILL); /* awaited with the rest */
+            end_by_force(r);
     }
 }
 
-void mp_family_end(const void *owner) {
-    if (!family) return;
+static void end_relatives(const void *owner) {
     fflush(NULL); /* who waits for us sees what we said */
     end_daemons(owner);
     for (mp_relative *r = family, *next; r; r = next) {
         next = r->next;
         if (belongs(r, owner)) await_and_free(r, MP_FOREVER);
     }
+}
+
+void mp_family_end(const void *owner) {
+    if (family) end_relatives(owner);
+    mp_server_end(owner);
 }
 
 void mp_family_exit(int code) {
@@ -113,7 +135,9 @@ void mp_family_begin_in_child(void) {
     for (mp_relative *r = family; r; r = r->next) {
         r->listed = false;
         mp_proc_close(&r->proc);
+        mp_proc_forget_in_child(&r->proc);
     }
     family = NULL;
+    mp_server_forget_in_child();
     mp_child_end_by_in_child(mp_family_exit);
 }

@@ -1,13 +1,15 @@
-/* The children that this process looks after until its own end: those whose
-   start a user asked for (a pool's workers are its crew's, not family).
+/* The children that this thread looks after until its own end, or that of the
+   process: those whose start a user asked for (a pool's worker processes are
+   its crew's, not family).
 
-   Invariant: the family is the list of the children that this process started
-   by mp_family_start and has not yet seen ended. It is process-local global
+   Invariant: the family is the list of the children that this thread started
+   by mp_family_start and has not yet seen ended. It is the thread's global
    state, because a process also ends by exit(), where no caller is left to
-   hold it; a forked child begins with an empty one.
+   hold it; a forked child begins with an empty one. A thread that takes part
+   no more (mem/arena.h: mp_close) ends its family first.
    Owns: a relative belongs to the caller, who drops it; one that still runs
    then stays in the list, and is freed at its end.
-   Safe: the process that forked it (others: -ECHILD); one thread. */
+   Safe: the thread that started it (other processes: -ECHILD). */
 #ifndef MP_PROC_FAMILY_H
 #define MP_PROC_FAMILY_H
 
@@ -36,9 +38,10 @@ int mp_family_wait(mp_relative *relative, mp_deadline deadline);
 /* The caller needs it no more; its pidfd is closed. */
 void mp_family_drop(mp_relative *relative);
 
-/* The end of `owner` (NULL: of this process): its daemons get SIGTERM, and
-   SIGKILL if they have not ended a second later; the others are awaited.
-   Blocks until all ended. */
+/* The end of `owner` (NULL: of this thread): its daemons get SIGTERM, and
+   SIGKILL if they have not ended a second later (a thread, which cannot be
+   killed, is abandoned then); the others are awaited. Blocks until all
+   ended. */
 void mp_family_end(const void *owner);
 
 /* Ends a forked child: its own children are ended or awaited, stdio is

@@ -7,10 +7,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mem/heap.h"
 #include "mem/reap.h"
 #include "mem/slot.h"
 #include "os/child.h"
 #include "os/futex.h"
+#include "os/threads.h"
+#include "proc/boot.h"
 #include "proc/start.h"
 
 _Static_assert(MP_PROC_UNKNOWN == MP_CHILD_UNKNOWN, "one word for it");
@@ -23,6 +26,12 @@ enum {
 const mp_start_method mp_start_methods[] = {
     {"fork", mp_start_fork, mp_start_look_child, mp_start_sleep_child,
      mp_start_signal_child},
+    {"spawn", mp_start_spawn, mp_start_look_child, mp_start_sleep_child,
+     mp_start_signal_child},
+    {"forkserver", mp_start_server, mp_start_look_served,
+     mp_start_sleep_served, mp_start_signal_served},
+    {"thread", mp_start_thread, mp_start_look_thread, mp_start_sleep_thread,
+     mp_start_signal_thread},
     {NULL, NULL, NULL, NULL, NULL}};
 
 const mp_start_method *mp_start_method_named(const char *name) {
@@ -38,8 +47,13 @@ int mp_proc_start(mp_proc *proc, const mp_start *start) {
         start->method ? start->method : &mp_start_methods[0];
     int r = method->start(proc, start);
     if (r == 0) proc->method = method;
+    /* What nobody has taken. */
+    if (r < 0 && mp_me) mp_free(start->message);
+    if (r <= 0 && mp_me) mp_free(start->preload);
     return r;
 }
+
+unsigned mp_start_threads(void) { return mp_threads_count(); }
 
 int mp_proc_fork(mp_proc *proc, int flags) {
     const mp_start start = {.flags = flags};
@@ -70,6 +84,8 @@ static int look(mp_proc *proc) {
     if (r < 0) return r;
     proc->ended = true;
     reap(proc->tag);
+    if (proc->boot) mp_boot_free(proc->boot);
+    proc->boot = 0;
     return 0;
 }
 
@@ -161,9 +177,34 @@ int mp_proc_signal(mp_proc *proc, int signal) {
     return proc->method->signal(proc, signal);
 }
 
+int mp_proc_sentinel(mp_proc *proc) {
+    if (proc->pidfd >= 0) return proc->pidfd;
+    if (proc->parent != getpid()) return -ECHILD;
+    if (proc->method->start == mp_start_thread)
+        return mp_start_sentinel_thread(proc);
+    int fd = proc->ended ? -ESRCH : mp_child_pidfd(proc->pid);
+    if (fd >= 0) proc->pidfd = fd;
+    return fd;
+}
+
+bool mp_proc_abandon(mp_proc *proc) {
+    if (!proc->thread || proc->parent != getpid()) return false;
+    mp_proc_close(proc);
+    if (!mp_start_abandon_thread(proc)) return false;
+    proc->ended = true;
+    proc->exitcode = MP_PROC_UNKNOWN;
+    return true;
+}
+
 void mp_proc_close(mp_proc *proc) {
+    if (proc->pidfd >= 0) mp_start_close_thread(proc);
     if (proc->pidfd >= 0) close(proc->pidfd);
     proc->pidfd = -1;
+}
+
+void mp_proc_forget_in_child(mp_proc *proc) {
+    if (proc->boot) mp_boot_unhold(mp_boot_at(proc->boot));
+    proc->boot = 0;
 }
 
 void mp_proc_exit(int code) {

@@ -63,9 +63,22 @@ int mp_proc_wait_peer(uint32_t tag, mp_deadline deadline);
 /* Sends a signal; 0 also when it has ended. */
 int mp_proc_signal(mp_proc *proc, int signal);
 
+/* A descriptor, the mp_proc's, that is readable when the child has ended;
+   -errno: -ESRCH it has, and there was none; -ECHILD in another process. */
+int mp_proc_sentinel(mp_proc *proc);
+
+/* Nobody will ever wait for it: a thread that does not heed that it is asked
+   to end. It looks after itself from now on; *proc has ended, as far as this
+   thread is concerned. False: it is no thread that runs. */
+bool mp_proc_abandon(mp_proc *proc);
+
 /* Gives back what the parent keeps of it; the child goes on if it still
    runs. */
 void mp_proc_close(mp_proc *proc);
+
+/* In a forked child, which holds what its parent held: lets go of what the
+   parent has told one of its own children. */
+void mp_proc_forget_in_child(mp_proc *proc);
 
 /* Ends the calling process: flushes stdio, runs no exit handler. */
 _Noreturn void mp_proc_exit(int code);

@@ -13,13 +13,18 @@
 #ifndef MP_PROC_START_H
 #define MP_PROC_START_H
 
+#include <signal.h>
+
 #include "proc/proc.h"
+
+struct mp_boot_shm;
 
 /* What a child is to do. Pointers live for the call only. */
 typedef struct mp_start {
     const struct mp_start_method *method; /* NULL: fork */
     int flags;             /* MP_PROC_* */
-    uint32_t kind;         /* the upper floor's: what `message` is */
+    uint32_t kind;         /* the upper floor's: what `message` is; but for
+                              MP_START_SERVER */
     mp_ref message;        /* OWNED by me, 0 = none; the child frees it, and
                               mp_proc_start when it fails */
     uint32_t id, gen;      /* an object for the child to attach; 0 = none */
@@ -27,8 +32,16 @@ typedef struct mp_start {
                               arguments, ended by NULL; the words BOOT_FD and
                               BOOT_REF in them are filled in */
     mp_ref preload;        /* "forkserver": message of what a new server is to
-                              do before it waits; 0 = nothing */
+                              do before it waits; 0 = nothing. OWNED by me;
+                              mp_proc_start frees it if nobody else does */
+    char *problem;         /* why it fails, in words, where -errno does not
+                              say it: MP_BOOT_PROBLEM bytes, empty before;
+                              NULL: nobody wants to know */
 } mp_start;
+
+/* The kind of a server (proc/server.h): its message is what was `preload` of
+   the start that needed it. */
+#define MP_START_SERVER 0xffffffffU
 
 typedef struct mp_start_method {
     const char *name;
@@ -55,7 +68,51 @@ int mp_start_look_child(mp_proc *proc);
 int mp_start_sleep_child(const mp_proc *proc, mp_deadline slice);
 int mp_start_signal_child(mp_proc *proc, int signal);
 
-/* Each with the contract of mp_proc_start. */
+/* Those of a child that a server has forked. */
+int mp_start_look_served(mp_proc *proc);
+int mp_start_sleep_served(const mp_proc *proc, mp_deadline slice);
+int mp_start_signal_served(mp_proc *proc, int signal);
+
+/* The signal mask that children of the calling thread begin with: a thread
+   that was started here blocks all signals, the process did not. NULL: its
+   own. */
+const sigset_t *mp_start_mask(void);
+void mp_start_unmask_in_child(void);
+
+/* In a thread that was started here: its participant ends, as by a death, and
+   a new one begins: nothing stays of what it held but the boot block. 0;
+   -errno: it is to end then. */
+int mp_start_anew(void);
+
+/* What a thread does (set by the floor that knows): its exit code. */
+typedef int (*mp_start_work)(struct mp_boot_shm *boot);
+void mp_start_thread_does(mp_start_work work);
+
+/* Descriptor that is readable when a thread has ended: made now, the
+   mp_proc's then. -errno. */
+int mp_start_sentinel_thread(mp_proc *proc);
+void mp_start_close_thread(mp_proc *proc);
+
+/* It is joined by nobody, and frees what it was started with. False: it has
+   ended. */
+bool mp_start_abandon_thread(mp_proc *proc);
+
+/* The actions of a thread. */
+int mp_start_look_thread(mp_proc *proc);
+int mp_start_sleep_thread(const mp_proc *proc, mp_deadline slice);
+int mp_start_signal_thread(mp_proc *proc, int signal);
+
+int mp_start_thread(mp_proc *proc, const mp_start *start);
+
+/* Each with the contract of mp_proc_start, but that what `start` names is
+   freed by that.
+   mp_start_spawn   -ENOENT, -EACCES, -ENOEXEC, ...: there is no such program;
+                    -EPROTO: it was the first start of this program, which
+                    ran and does not fit (see problem).
+   mp_start_server  the same of the server's program; -EPROTO also when its
+                    preload failed. */
 int mp_start_fork(mp_proc *proc, const mp_start *start);
+int mp_start_spawn(mp_proc *proc, const mp_start *start);
+int mp_start_server(mp_proc *proc, const mp_start *start);
 
 #endif

@@ -27,8 +27,8 @@ static void become(mp_self *self, uint32_t index, int flags) {
     mp_child_die_with_parent_in_child();
     self->destroying = false;
     mp_heap_forget(self);
-    if (mp_slot_claim(self, index) < 0) _exit(1);
-    mp_me = self;
+    if (mp_open_copied(self, index) < 0) _exit(1);
+    mp_start_unmask_in_child();
     /* The kernel marks the parent's life word before it signals children: a
        parent that lives now will be seen to die. */
     if (!mp_tag_alive(parent)) _exit(1);

@@ -18,8 +18,6 @@
 #include "work/pool_shm.h"
 
 enum {
-    EARLY_DEATHS = 3,   /* per worker: before it was ready, in a row; ... */
-    EARLY_LEAST = 10,   /* ... in all: some may have been killed */
     POLL_MS = 1000,
     NO_PIDFD_POLL_MS = 5
 };
@@ -76,21 +74,6 @@ static void end_all(crew *c) {
     mp_proc_exit(0);
 }
 
-/* Does the pool want this worker's place filled? */
-static bool wants_worker(crew *c) {
-    switch (mp_pool_state(c->pool)) {
-    case MP_POOL_RUN: return true;
-    case MP_POOL_CLOSING: return mp_pool_has_work(c->pool);
-    default: return false;
-    }
-}
-
-/* Do workers die as they start, one after the other? */
-static bool is_hopeless(const crew *c) {
-    return c->early >= EARLY_LEAST &&
-           c->early >= EARLY_DEATHS * c->pool->workers;
-}
-
 static void give_up(crew *c) {
     mp_pool_break(c->pool);
     end_all(c);
@@ -105,8 +88,8 @@ static void bury(crew *c, uint32_t index) {
     p->pid = 0;
     c->alive--;
     c->early = early ? c->early + 1 : 0;
-    if (!wants_worker(c)) return;
-    if (is_hopeless(c) || start_worker(c, index) < 0) give_up(c);
+    if (!mp_worker_wanted(c->pool)) return;
+    if (mp_worker_hopeless(c->early, c->pool->workers) || start_worker(c, index) < 0) give_up(c);
 }
 
 /* Fills the poll set; the time to sleep in ms. */
@@ -157,6 +140,6 @@ _Noreturn void mp_crew_run(mp_pool_shm *pool, mp_worker_main run,
     int r = start(&c);
     mp_crew_report(pool, r);
     if (r < 0 && c.proc && c.fds) end_all(&c);
-    while (r == 0 && (c.alive > 0 || wants_worker(&c))) look_after(&c);
+    while (r == 0 && (c.alive > 0 || mp_worker_wanted(c.pool))) look_after(&c);
     mp_proc_exit(r < 0 ? 1 : 0);
 }

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mem/heap.h"
 #include "mem/object.h"
@@ -9,8 +10,7 @@
 #include "work/pool_shm.h"
 
 enum {
-    FUNCTIONS_KEPT = 32, /* unused ones, for the next job */
-    RESTARTS = 20        /* of a crew that dies as it starts */
+    FUNCTIONS_KEPT = 32 /* unused ones, for the next job */
 };
 
 /* ---- lifetime ------------------------------------------------------- */
@@ -27,6 +27,7 @@ static void destroy(void *object) {
     while ((function = mp_get(&pool->functions)))
         free_function(pool, mp_at(function), NULL);
     mp_free(mp_get(&pool->reason));
+    mp_free(mp_get(&pool->setup));
 }
 
 static void on_death(void *object, uint32_t tag) {
@@ -82,7 +83,8 @@ static mp_function_shm *find_function(mp_pool_shm *pool, mp_ref message,
         /* Handles count by object; one with handles is not shared, since
            equal bytes may name objects that were replaced since. */
         if (f->hash == hash && f->length == length &&
-            m->handles_at == 0 && other->handles_at == 0 &&
+            atomic_load(&m->n_handles) == 0 &&
+            atomic_load(&other->n_handles) == 0 &&
             memcmp(payload(f->message), payload(message), length) == 0)
             return f;
         ref = mp_get(&f->link);
@@ -177,6 +179,21 @@ uint32_t mp_pool_state(const mp_pool_shm *pool) {
     return atomic_load_explicit(&pool->state, memory_order_acquire);
 }
 
+int mp_pool_tell(mp_pool_shm *pool, mp_ref setup) {
+    int hand = mp_hand_take(setup, NULL, 0);
+    if (hand < 0) return hand;
+    mp_publish(setup);
+    mp_txn txn = mp_txn_begin();
+    mp_txn_set64(&txn, &pool->setup, setup);
+    mp_txn_set64(&txn, &mp_me->slot->hands[hand].block, 0);
+    mp_txn_commit(&txn);
+    return 0;
+}
+
+mp_ref mp_pool_told(const mp_pool_shm *pool) {
+    return atomic_load_explicit(&pool->setup, memory_order_acquire);
+}
+
 uint32_t mp_pool_workers(const mp_pool_shm *pool) {
     return pool->workers;
 }
@@ -238,6 +255,26 @@ void mp_worker_ready(mp_pool_shm *pool, uint32_t index) {
     atomic_store(&pool->worker[index].ready, 1);
 }
 
+int mp_worker_join(mp_pool_shm *pool) {
+    for (uint32_t i = 0; i < pool->workers; i++) {
+        uint32_t nobody = 0;
+        if (!atomic_compare_exchange_strong(&pool->worker[i].tag, &nobody,
+                                            mp_me->tag))
+            continue;
+        atomic_store(&pool->worker[i].pid, (uint32_t)getpid());
+        return (int)i;
+    }
+    return -EAGAIN;
+}
+
+bool mp_worker_wanted(mp_pool_shm *pool) {
+    switch (mp_pool_state(pool)) {
+    case MP_POOL_RUN: return true;
+    case MP_POOL_CLOSING: return mp_pool_has_work(pool);
+    default: return false;
+    }
+}
+
 void mp_crew_report(mp_pool_shm *pool, int error) {
     atomic_store(&pool->started, error < 0 ? error : 1);
     mp_wait_notify(&pool->done, INT_MAX);
@@ -256,16 +293,26 @@ static int wait_started(mp_pool_shm *pool, mp_proc *crew) {
     }
 }
 
+static int await_start(mp_pool_shm *pool, mp_proc *crew) {
+    int r = wait_started(pool, crew);
+    if (r < 0 && !crew->ended)
+        while (mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
+        }
+    return r;
+}
+
+int mp_pool_start_as(mp_pool_shm *pool, mp_proc *crew,
+                     const struct mp_start *start) {
+    int r = mp_proc_start(crew, start);
+    return r < 0 ? r : await_start(pool, crew);
+}
+
 int mp_pool_start(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
                   void *ctx) {
     int r = mp_proc_fork(crew, 0);
     if (r < 0) return r;
     if (r == 1) mp_crew_run(pool, run, ctx);
-    r = wait_started(pool, crew);
-    if (r < 0 && !crew->ended)
-        while (mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
-        }
-    return r;
+    return await_start(pool, crew);
 }
 
 /* The kernel kills the workers when their parent is gone; each is awaited by
@@ -282,16 +329,20 @@ void mp_pool_bury(mp_pool_shm *pool) {
     }
 }
 
+void mp_pool_clear(mp_pool_shm *pool, mp_proc *crew) {
+    while (!crew->ended && mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
+    }
+    mp_proc_close(crew);
+    mp_pool_bury(pool);
+    atomic_store(&pool->started, 0);
+}
+
 int mp_pool_restart(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
                     void *ctx) {
     int r = -EOWNERDEAD;
     /* The new one may be killed as it starts, too; but not for ever. */
-    for (int i = 0; r == -EOWNERDEAD && i < RESTARTS; i++) {
-        while (!crew->ended && mp_proc_wait(crew, MP_FOREVER) == -EINTR) {
-        }
-        mp_proc_close(crew);
-        mp_pool_bury(pool);
-        atomic_store(&pool->started, 0);
+    for (int i = 0; r == -EOWNERDEAD && i < MP_POOL_RESTARTS; i++) {
+        mp_pool_clear(pool, crew);
         r = mp_pool_start(pool, crew, run, ctx);
     }
     if (r < 0) mp_pool_break(pool);

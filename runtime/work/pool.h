@@ -158,6 +158,19 @@ int mp_pool_start(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
 int mp_pool_restart(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
                     void *ctx);
 
+/* The same by another start method, whose child calls mp_crew_run. */
+int mp_pool_start_as(mp_pool_shm *pool, mp_proc *crew,
+                     const struct mp_start *start);
+
+/* A crew that died is no more, nor are its workers: another may start. How
+   often, where each dies as it starts: MP_POOL_RESTARTS. */
+void mp_pool_clear(mp_pool_shm *pool, mp_proc *crew);
+enum { MP_POOL_RESTARTS = 20 };
+
+/* What workers that are no copies of the caller are to know: takes `setup`
+   (OWNED by me), once, before the start. 0; -EMFILE (it is still mine). */
+int mp_pool_tell(mp_pool_shm *pool, mp_ref setup);
+
 /* After the end of a crew that was killed: awaits and buries the workers. */
 void mp_pool_bury(mp_pool_shm *pool);
 
@@ -229,6 +242,21 @@ void mp_job_drop(mp_pool_shm *pool, mp_job_shm *job, unsigned how);
 int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function);
 
 /* ---- a worker ------------------------------------------------------- */
+
+/* What it was told, or 0. */
+mp_ref mp_pool_told(const mp_pool_shm *pool);
+
+/* A thread: takes the next free place. Its index, or -EAGAIN. */
+int mp_worker_join(mp_pool_shm *pool);
+
+/* Does the pool want the place of a worker that ended filled? */
+bool mp_worker_wanted(mp_pool_shm *pool);
+
+/* Do workers die as they start, one after the other? `early`: how many did,
+   in a row, in `places` places. */
+static inline bool mp_worker_hopeless(uint32_t early, uint32_t places) {
+    return early >= 10 && early >= 3 * places;
+}
 
 /* A claim as its worker sees it. */
 typedef struct mp_range {

@@ -386,6 +386,8 @@ void mp_pool_check(mp_check *c, const void *object) {
     mp_ref reason = mp_check_u64(c, &t.pool->reason);
     mp_check_mutex(c, &t.pool->lock, "lock");
     if (reason) mp_check_block(c, reason, 1, "reason");
+    mp_ref setup = mp_check_u64(c, &t.pool->setup);
+    if (setup) mp_check_block(c, setup, 1, "setup");
     check_words(&t);
     check_functions(&t);
     check_workers(&t);

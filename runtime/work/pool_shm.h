@@ -23,6 +23,8 @@ typedef struct mp_function_shm {
    started   0; 1 the workers run; -errno why not (crew)
    crew      tag of the crew (crew)
    reason    message: why BROKEN; under `lock`
+   setup     message: what a worker that is no copy of the caller is to know
+             (caller, before the start)
    lock      guards the lists, the claims and the jobs' (w) fields
    first, last  runnable jobs, linked by `link`
    all       all jobs, linked by `after`, `previous`
@@ -40,7 +42,7 @@ struct mp_pool_shm {
     _Atomic uint32_t state, crew;
     _Atomic int32_t started;
     uint32_t reserved;
-    _Atomic uint64_t reason;
+    _Atomic uint64_t reason, setup;
     alignas(64) mp_mutex_shm lock;
     uint32_t pad;
     _Atomic uint64_t first, last, all, grave, functions, orphans;

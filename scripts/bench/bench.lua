@@ -88,6 +88,36 @@ group("proc_start_join", function()
     emit_each("proc_start_join", 200, timed(start_and_join, 200), "us")
 end)
 
+--- Starts and joins by another method; its first start, which may make a
+-- server or try a program out, is not counted.
+local function start_and_join_by(method, n)
+    local Process = mp.get_context(method).Process
+    local function run(times)
+        for _ = 1, times do
+            local p = Process{target = nothing}
+            p:start()
+            p:join()
+        end
+    end
+    run(1)
+    return timed(run, n)
+end
+
+group("proc_start_join_forkserver", function()
+    emit_each("proc_start_join_forkserver", 200,
+        start_and_join_by("forkserver", 200), "us")
+end)
+
+group("proc_start_join_spawn", function()
+    emit_each("proc_start_join_spawn", 100, start_and_join_by("spawn", 100),
+        "us")
+end)
+
+group("thread_start_join", function()
+    emit_each("thread_start_join", 500, start_and_join_by("thread", 500),
+        "us")
+end)
+
 group("pool_create_close_join", function()
     local seconds = timed(function()
         for _ = 1, 5 do
@@ -119,6 +149,13 @@ local function compute(pool)
     emit_each("compute_serial", jobs * rounds, alone, "ms")
     emit("compute_speedup_2p", alone / together, "x")
 end
+
+group("threadpool", function()
+    local pool <close> = mp.ThreadPool(2)
+    pool:map(square, mp.range(100))
+    emit_rate("threadpool_map_100k", 100000,
+        timed(pool.map, pool, square, mp.range(100000)), "tasks/s")
+end)
 
 group("pool", function()
     local pool <close> = mp.Pool(2)
@@ -381,6 +418,47 @@ group("heap_200mb", function()
     end
     emit_each("proc_start_join_200mb", 20, timed(start_and_join, 20), "us")
     assert(#heap == 200000)
+end)
+
+-- Memory that a worker does not share -------------------------------------
+
+--- MB of this process's pages that no other process has.
+local function private_mb()
+    for line in io.lines("/proc/self/smaps_rollup") do
+        local kb = line:match("^Private_Dirty:%s*(%d+)")
+        if kb then
+            return kb / 1024
+        end
+    end
+    error("no Private_Dirty in /proc/self/smaps_rollup")
+end
+
+--- Reads one item of the heap, and makes some garbage.
+local function read_heap(x)
+    local heap, list = mp.worker.state.heap, {}
+    local item = heap[x % #heap + 1]
+    for i = 1, 10 do
+        list[i] = {item[1], "garbage " .. i}
+    end
+    return #list
+end
+
+group("worker_private", function()
+    local heap, full = {}, collectgarbage("count") + 200 * 1024
+    while collectgarbage("count") < full do
+        for _ = 1, 1000 do
+            heap[#heap + 1] = {#heap, "item " .. #heap % 1000}
+        end
+    end
+    local pool <close> = mp.Pool{processes = 2, initializer = function()
+        mp.worker.state.heap = heap
+    end}
+    pool:map(read_heap, mp.range(200000))
+    local most = 0
+    for _, mb in ipairs(pool:map(private_mb, mp.range(8), 1)) do
+        most = math.max(most, mb)
+    end
+    emit("worker_private_mb", most, "MB")
 end)
 
 -- The run ---------------------------------------------------------------

@@ -1,7 +1,10 @@
-/* What the machine itself allows: the two figures that mplua is held
-   against, measured with nothing of mplua in the way.
+/* What the machine itself allows: the figures that mplua is held against,
+   measured with nothing of mplua in the way.
 
      fork_wait            us  fork, _exit in the child, waitpid
+     spawn_and_state      us  twice posix_spawn and wait of a program that does
+                              nothing, and a Lua state with its libraries
+     thread_and_states    us  pthread_create and join, and two such states
      compute_speedup_2p   x   the Lua job of bench.lua in two forked
                               processes against one; forks included
 
@@ -10,6 +13,8 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#include <pthread.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/types.h>
@@ -17,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FORKS = 1000, JOBS = 16, ROUNDS = 5, WORK = 1000000 };
+enum { FORKS = 1000, SPAWNS = 200, THREADS = 1000, JOBS = 16, ROUNDS = 5, WORK = 1000000 };
 
 static const char polynomial[] =
     "local n = ...\n"
@@ -65,6 +70,54 @@ static void fork_wait(void) {
         reap(child);
     }
     emit("fork_wait", (seconds() - start) / FORKS * 1e6, "us");
+}
+
+static double spawn_seconds(void) {
+    char *argv[] = {"true", NULL};
+    double start = seconds();
+
+    for (int i = 0; i < SPAWNS; i++) {
+        pid_t child;
+        check(posix_spawn(&child, "/bin/true", NULL, NULL, argv, environ) ==
+                  0,
+              "posix_spawn");
+        reap(child);
+    }
+    return (seconds() - start) / SPAWNS;
+}
+
+static double state_seconds(void) {
+    double start = seconds();
+
+    for (int i = 0; i < THREADS; i++) {
+        lua_State *L = luaL_newstate();
+        check(L != NULL, "luaL_newstate");
+        luaL_openlibs(L);
+        lua_close(L);
+    }
+    return (seconds() - start) / THREADS;
+}
+
+static void *nothing(void *context) {
+    return context;
+}
+
+static double thread_seconds(void) {
+    double start = seconds();
+
+    for (int i = 0; i < THREADS; i++) {
+        pthread_t thread;
+        check(pthread_create(&thread, NULL, nothing, NULL) == 0, "thread");
+        pthread_join(thread, NULL);
+    }
+    return (seconds() - start) / THREADS;
+}
+
+static void starts(void) {
+    double state = state_seconds();
+
+    emit("spawn_and_state", (2 * spawn_seconds() + state) * 1e6, "us");
+    emit("thread_and_states", (thread_seconds() + 2 * state) * 1e6, "us");
 }
 
 /* Runs the job on the stack top `n` times; 0 when all went well. */
@@ -117,6 +170,7 @@ static void compute_speedup(void) {
 
 int main(void) {
     fork_wait();
+    starts();
     compute_speedup();
     return 0;
 }

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 fork = multiprocessing.get_context("fork")
@@ -75,6 +76,37 @@ def start_and_join(n):
 @group
 def proc_start_join():
     emit_each("proc_start_join", 200, timed(start_and_join, 200), "us")
+
+
+def start_and_join_by(make, n):
+    def run(times):
+        for _ in range(times):
+            process = make(target=nothing)
+            process.start()
+            process.join()
+
+    run(1)
+    return timed(run, n)
+
+
+@group
+def proc_start_join_forkserver():
+    context = multiprocessing.get_context("forkserver")
+    emit_each("proc_start_join_forkserver", 10,
+              start_and_join_by(context.Process, 10), "us")
+
+
+@group
+def proc_start_join_spawn():
+    context = multiprocessing.get_context("spawn")
+    emit_each("proc_start_join_spawn", 5,
+              start_and_join_by(context.Process, 5), "us")
+
+
+@group
+def thread_start_join():
+    emit_each("thread_start_join", 500,
+              start_and_join_by(threading.Thread, 500), "us")
 
 
 def open_and_close_pools(n):
@@ -309,6 +341,35 @@ def heap_200mb():
     heap = [bytearray(1000) for _ in range(200_000)]
     emit_each("proc_start_join_200mb", 20, timed(start_and_join, 20), "us")
     assert len(heap) == 200_000
+
+
+# Memory that a worker does not share
+
+HEAP = []
+
+
+def private_mb(_):
+    with open("/proc/self/smaps_rollup") as rollup:
+        for line in rollup:
+            if line.startswith("Private_Dirty:"):
+                return int(line.split()[1]) / 1024
+    raise RuntimeError("no Private_Dirty in /proc/self/smaps_rollup")
+
+
+def read_heap(x):
+    item = HEAP[x % len(HEAP)]
+    return len([[item[0], "garbage %d" % i] for i in range(10)])
+
+
+@group
+def worker_private():
+    """200 MB, at some 130 bytes for a list, its number and its text."""
+    HEAP.extend([i, "item %d" % (i % 1000)] for i in range(1_250_000))
+    with fork.Pool(2) as workers:
+        workers.map(read_heap, range(200_000))
+        emit("worker_private_mb", max(workers.map(private_mb, range(8), 1)),
+             "MB")
+    HEAP.clear()
 
 
 def main():

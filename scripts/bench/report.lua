@@ -16,10 +16,14 @@
 --   against  Python's figure, where it has another name
 local required = {
     proc_start_join = {limit = "fork_wait", at_most = 1.6},
+    proc_start_join_forkserver = {limit = "fork_wait", at_most = 3},
+    proc_start_join_spawn = {limit = "spawn_and_state", at_most = 1},
+    thread_start_join = {limit = "thread_and_states", at_most = 1},
     pool_create_close_join = {python = 4},
     -- The best of the other systems that were measured, on two cores: the
     -- thread pool of Node's piscina.
     pool_map_100k = {python = 2, above = 9.36e6},
+    threadpool_map_100k = {above = 9.36e6},
     pool_map_10k_c1 = {python = 40},
     pool_imap_unordered_c1 = {python = 15},
     pool_apply_1core = {python = 4},
@@ -38,6 +42,7 @@ local required = {
     imap_gen_1m = {python = 3},
     imap_gen_1m_c1 = {python = 10},
     imap_drawn_by_idle_consumer = {bound = 100000},
+    worker_private_mb = {bound = 10},
     compute_speedup_2p = {limit = "compute_speedup_2p", at_least = 0.9},
 }
 

@@ -54,7 +54,7 @@ build_limits() {
         echo -I/usr/include/lua5.4 -llua5.4)
     # shellcheck disable=SC2086  # $lua is a list of options
     "$cc" -std=c11 -D_GNU_SOURCE -O2 -o "$out/limits" "$here/limits.c" \
-        $lua -lm 2>"$out/limits.err" || {
+        $lua -lm -pthread 2>"$out/limits.err" || {
         note "limits.c cannot be built ($out/limits.err): without the limits"
         return 1
     }

@@ -1,5 +1,6 @@
 -- Twin of the introduction's comparison of efficiency: the same sum twice
--- in this process, then at the same time in two processes.
+-- in this process, then at the same time in two threads, then in two
+-- processes.
 --
 --     mplua efficiency.lua [COUNT]     (default, the tutorial's: 1000000)
 --
@@ -8,6 +9,7 @@
 -- two integers: high * BASE + low. A term fits while COUNT <= 2000000.
 
 local mp = require "mp"
+local td = require "mp.threading"
 
 local BASE <const> = 1000000000
 local COUNT <const> = math.tointeger(tonumber(arg[1] or 1000000))
@@ -30,6 +32,19 @@ local function job(q)
         low = low + term % BASE
     end
     q:put({high, low})
+end
+
+local function multithread()
+    local q = mp.Queue() -- the same queue serves threads and processes
+    local t1 = td.Thread{target = job, args = {q}}
+    local t2 = td.Thread{target = job, args = {q}}
+    t1:start()
+    t2:start()
+    t1:join()
+    t2:join()
+    local res1 = q:get()
+    local res2 = q:get()
+    print("multithread: " .. text(res1[1] + res2[1], res1[2] + res2[2]))
 end
 
 local function multicore()
@@ -61,7 +76,11 @@ local st = mp.time()
 normal()
 local st1 = mp.time()
 print("normal time: " .. st1 - st)
-multicore()
+multithread()
 local st2 = mp.time()
-print("multicore time: " .. st2 - st1)
-print(("speed-up: %.2f"):format((st1 - st) / (st2 - st1)))
+print("multithread time: " .. st2 - st1)
+multicore()
+local st3 = mp.time()
+print("multicore time: " .. st3 - st2)
+print(("speed-up: %.2f by threads, %.2f by processes"):format(
+    (st1 - st) / (st2 - st1), (st1 - st) / (st3 - st2)))

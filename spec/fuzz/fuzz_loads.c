@@ -70,7 +70,10 @@ static lua_State *new_state(void) {
     bind_pickle_open(L);
     lua_setglobal(L, "core");
     if (luaL_dostring(L, "core.pickle.register('c', {}, print, table.pack)"
-                         "core.pickle.register('d', {__index = print})"))
+                         "core.pickle.register('d', {__index = print})"
+                         "core.pickle.register('e', {"
+                         "__getstate = function(o) return o[1] end,"
+                         "__setstate = function(o, s) o[1] = s end})"))
         abort();
     return L;
 }

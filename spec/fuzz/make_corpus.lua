@@ -10,6 +10,10 @@ end
 local C, D = {}, { __index = print } -- as fuzz_loads registers them
 pickle.register("c", C, function(o) return o[1], nil end, table.pack)
 pickle.register("d", D)
+local E = { __getstate = function(o) return o[1] end, __setstate = print }
+pickle.register("e", E)
+local stateful = setmetatable({}, E)
+stateful[1] = { stateful, setmetatable({ 1 }, E) }
 
 local values = {
     scalars = { 1, -1, 200, 1 << 40, 1.5, "s", ("x"):rep(60), true, false },
@@ -22,6 +26,7 @@ local values = {
     names = { print, string, _G, print, math.sin, D },
     objects = { setmetatable({ 1 }, D), setmetatable({ 2 }, D) },
     rebuilt = { setmetatable({ { 7 } }, C), setmetatable({ 8 }, C) },
+    states = { stateful, stateful },
     nested = { { { { { { { { { { { {} } } } } } } } } } } },
     keys = { [{ 1 }] = { [{ 2 }] = { [print] = 1 } } },
 }

@@ -81,6 +81,16 @@ void spec_add_prepare(const char *file, void (*prepare)(void)) {
     prepares[prepares_count++].run = prepare;
 }
 
+static struct {
+    const char *word;
+    int (*run)(int argc, char **argv);
+} program;
+
+void spec_add_program(const char *word, int (*run)(int argc, char **argv)) {
+    program.word = word;
+    program.run = run;
+}
+
 /* --- checks ------------------------------------------------------------ */
 
 static void (*say_more)(void);
@@ -422,6 +432,8 @@ static bool chosen(const spec *s, const char *words) {
 }
 
 int main(int argc, char **argv) {
+    if (program.run && argc > 1 && strcmp(argv[1], program.word) == 0)
+        return program.run(argc, argv);
     bool verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
     const char *words = argc > 1 + verbose ? argv[1 + verbose] : NULL;
     int passed = 0, failed = 0;

@@ -49,6 +49,16 @@
     }                                                                    \
     static void spec_prepare_(void)
 
+/* What this program is when its first argument is `word`: for specs that
+   start it as a new program. The block gets argc and argv, and returns the
+   exit code. */
+#define SPEC_PROGRAM(word)                                               \
+    static int spec_program_(int argc, char **argv);                     \
+    __attribute__((constructor)) static void spec_program_add_(void) {   \
+        spec_add_program(word, spec_program_);                           \
+    }                                                                    \
+    static int spec_program_(int argc, char **argv)
+
 /* --- checks ---------------------------------------------------------- */
 
 #define CHECK(condition)                                                 \
@@ -124,6 +134,7 @@ typedef struct spec {
 
 void spec_add(spec *s);
 void spec_add_prepare(const char *file, void (*prepare)(void));
+void spec_add_program(const char *word, int (*run)(int argc, char **argv));
 
 _Noreturn void spec_fail(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -24,8 +24,9 @@ typedef void (*spec_thread_work)(void *context, int number);
 
 typedef struct spec_thread {
     pthread_t thread;
-    mp_self *self; /* malloc'ed; its own until it ends */
-    uint32_t index, tag;
+    uint32_t index, tag, parent;
+    uint32_t *held; /* malloc'ed; the participant's as soon as there is one */
+    uint32_t held_cap;
     spec_thread_work work;
     void *context;
     int number;

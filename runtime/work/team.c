@@ -1,0 +1,54 @@
+#include "work/team.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "proc/family.h"
+#include "work/pool_shm.h"
+
+struct mp_team {
+    uint32_t n;
+    mp_relative *member[];
+};
+
+int mp_team_start(mp_pool_shm *pool, const mp_start *start,
+                  const void *owner, mp_team **out) {
+    mp_team *team =
+        calloc(1, sizeof *team + pool->workers * sizeof *team->member);
+    if (!team) return -ENOMEM;
+    atomic_store(&pool->crew, mp_me->tag);
+    int r = 0;
+    while (r == 0 && team->n < pool->workers) {
+        r = mp_family_start(&team->member[team->n], owner, true, start);
+        if (r == 0) team->n++;
+    }
+    if (r < 0) {
+        mp_team_terminate(pool, team);
+        mp_team_leave(team);
+        return r;
+    }
+    atomic_store(&pool->started, 1);
+    *out = team;
+    return 0;
+}
+
+int mp_team_wait(mp_team *team, mp_deadline deadline) {
+    int r = 0;
+    for (uint32_t i = 0; r == 0 && i < team->n; i++)
+        r = mp_family_wait(team->member[i], deadline);
+    return r;
+}
+
+void mp_team_terminate(mp_pool_shm *pool, mp_team *team) {
+    static mp_proc none = {.ended = true};
+    mp_pool_terminate(pool, &none);
+    for (uint32_t i = 0; i < team->n; i++)
+        mp_proc_signal(&team->member[i]->proc, SIGTERM);
+}
+
+void mp_team_leave(mp_team *team) {
+    for (uint32_t i = 0; team && i < team->n; i++)
+        mp_family_drop(team->member[i]);
+    free(team);
+}

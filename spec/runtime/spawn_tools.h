@@ -1,0 +1,87 @@
+/* This very program as the child of "spawn" and "forkserver": jobs in C that
+   are told by the kind of the boot block, and a message of words. */
+#ifndef MP_SPEC_SPAWN_TOOLS_H
+#define MP_SPEC_SPAWN_TOOLS_H
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "mem/arena.h"
+#include "mem/heap.h"
+#include "proc/boot.h"
+#include "proc/family.h"
+#include "proc/server.h"
+#include "proc/spawn.h"
+
+/* A message: what it is told, and where it tells (a block of the spec's). */
+enum { WORDS = 8 };
+typedef struct words_shm {
+    _Atomic uint64_t out[WORDS];
+} words_shm;
+typedef struct order_shm {
+    uint64_t in;
+    mp_ref words;
+} order_shm;
+_Static_assert(sizeof(words_shm) == 8 * WORDS, "no padding");
+_Static_assert(sizeof(order_shm) == 16, "no padding");
+
+typedef int (*job)(mp_boot_shm *boot, uint64_t in, words_shm *out);
+
+/* What a preload may be: `in` of its message. */
+enum { PRELOAD_NOTHING, PRELOAD_FAILS, PRELOAD_DIES, PRELOAD_NOTES };
+
+/* In the server: what its message says. `noted` is what it has loaded. */
+static inline void preload(mp_boot_shm *boot, uint64_t *noted) {
+    const order_shm *order = boot->message ? mp_at(boot->message) : NULL;
+    uint64_t what = order ? order->in : 0;
+    if (what == PRELOAD_DIES) _exit(3);
+    if (what == PRELOAD_FAILS) {
+        mp_boot_refuse(boot, "the preload fails");
+        _exit(1);
+    }
+    *noted = what;
+}
+
+/* `argv` is {program, word, descriptor, ref}. */
+static inline int run_spawned(char **argv, const job *jobs,
+                              uint64_t *noted) {
+    mp_boot_shm *boot;
+    int r = mp_boot_attach(atoi(argv[2]), strtoull(argv[3], NULL, 0), &boot);
+    if (r < 0) return -r;
+    if (boot->kind == MP_START_SERVER) {
+        preload(boot, noted);
+        if (mp_server_run(boot, &boot) < 0) return 100;
+    }
+    const order_shm *order = mp_at(boot->message);
+    mp_family_exit(jobs[boot->kind](boot, order->in, mp_at(order->words)));
+}
+
+static inline mp_ref new_order(uint64_t in, mp_ref words) {
+    mp_ref ref = mp_alloc(sizeof(order_shm));
+    CHECK(ref != 0);
+    *(order_shm *)mp_at(ref) = (order_shm){in, words};
+    return ref;
+}
+
+static inline mp_ref new_words(void) {
+    mp_ref ref = mp_alloc(sizeof(words_shm));
+    CHECK(ref != 0);
+    memset(mp_at(ref), 0, sizeof(words_shm));
+    return ref;
+}
+
+/* Where the program stands; /proc/self would be somebody else's. */
+static inline const char *const *own_argv(const char *word) {
+    static char path[4096];
+    static const char *argv[] = {path, NULL, "BOOT_FD", "BOOT_REF", NULL};
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    CHECK(n > 0);
+    path[n] = '\0';
+    argv[1] = word;
+    return argv;
+}
+
+#endif
