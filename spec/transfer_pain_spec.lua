@@ -306,6 +306,13 @@ describe("transfer of jobs", function()
             refusal(pickle.dumps, job), 1, true)
     end)
 
+    it("says so when a job holds the pool that runs it", function()
+        local pool <close> = mp.Pool(1)
+        assert.matches("'Pool': .*upvalue 'pool' of function at",
+            refusal(pool.apply, pool, function() return pool end))
+        assert.are.equal(1, pool:apply(function() return 1 end))
+    end)
+
     it("sends megabytes in one value", function()
         local list = {}
         for i = 1, 200000 do

@@ -1,5 +1,6 @@
 /* Functions across processes: bytecode and upvalues of Lua functions,
-   names of C functions.  A part of the pickler (pack_impl.h).
+   names of C functions and of the members of mp's own modules.  A part of
+   the pickler (pack_impl.h).
 
    Two functions of one message that share an upvalue share it after: the
    first one met carries its value, the others point to that function's

@@ -7,7 +7,7 @@
    allocates more than the bytes justify.  No C recursion: depth is bounded
    by memory only, and the Lua stack used is a small constant.
    Safe: one lua_State (any of its coroutines); not in a signal handler.
-   Hooks of users (__reduce, rebuilding functions) run inside pack_value
+   Hooks of users (__reduce, __setstate, ..) run inside pack_value
    and pack_decode, and may pickle themselves. */
 #ifndef MP_BIND_PACK_H
 #define MP_BIND_PACK_H

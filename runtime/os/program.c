@@ -11,7 +11,13 @@
 
 extern char **environ;
 
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+#ifdef __GLIBC__
+#define HAS_CLOSEFROM __GLIBC_PREREQ(2, 34)
+#else
+#define HAS_CLOSEFROM 0
+#endif
+
+#if HAS_CLOSEFROM
 static int close_others(posix_spawn_file_actions_t *actions, int from) {
     return posix_spawn_file_actions_addclosefrom_np(actions, from);
 }

@@ -5,7 +5,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#ifdef __GLIBC__
+#define HAS_SINGLE __GLIBC_PREREQ(2, 32)
+#else
+#define HAS_SINGLE 0
+#endif
+
+#if HAS_SINGLE
 #include <sys/single_threaded.h>
 #define KNOWN_SINGLE __libc_single_threaded
 #else

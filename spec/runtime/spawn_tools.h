@@ -75,11 +75,13 @@ static inline mp_ref new_words(void) {
 
 /* Where the program stands; /proc/self would be somebody else's. */
 static inline const char *const *own_argv(const char *word) {
-    static char path[4096];
-    static const char *argv[] = {path, NULL, "BOOT_FD", "BOOT_REF", NULL};
+    static _Thread_local char path[4096];
+    static _Thread_local const char *argv[] = {NULL, NULL, "BOOT_FD",
+                                               "BOOT_REF", NULL};
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
     CHECK(n > 0);
     path[n] = '\0';
+    argv[0] = path;
     argv[1] = word;
     return argv;
 }
