@@ -63,10 +63,11 @@ $(BUILD)/mplua: $(LIBRARY) $(BUILD)/lua/cli/main.o $(BUILD)/lua/api.list
 	$(call say,link) $(LINK) -o $@ $(filter %.o,$^) \
 	  -Wl,--dynamic-list=$(BUILD)/lua/api.list $(LUA_LINK)
 
-# The module takes Lua's API from the program that loads it.
+# The module takes Lua's API from the program that loads it; it stays when the
+# state is closed, since threads, and what is to be done at their end, do.
 $(BUILD)/mp/core.so: $(RUNTIME) $(BIND) $(BUILD)/lua/module.map
 	@mkdir -p $(@D)
-	$(call say,link) $(LINK) -shared -o $@ $(filter %.o,$^) -lm \
+	$(call say,link) $(LINK) -shared -Wl,-z,nodelete -o $@ $(filter %.o,$^) -lm \
 	  -Wl,--version-script=$(BUILD)/lua/module.map
 
 # The library is one object whose inner names are made local.

@@ -6,6 +6,7 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "bind/thread.h"
@@ -51,25 +52,61 @@ static int load_module(lua_State *L) {
     return 1;
 }
 
-/* lua/mp/init.lua is the module "mp", lua/mp/queue.lua "mp.queue". */
-static void push_name(lua_State *L, const module *m) {
-    if (strcmp(m->name, "init") == 0)
-        lua_pushliteral(L, "mp");
-    else
-        lua_pushfstring(L, "mp.%s", m->name);
+/* Is `name` that of the module? lua/mp/init.lua is "mp", lua/mp/queue.lua
+   "mp.queue". */
+static bool is_module(const char *name, const module *m) {
+    if (strcmp(m->name, "init") == 0) return strcmp(name, "mp") == 0;
+    return strncmp(name, "mp.", 3) == 0 && strcmp(name + 3, m->name) == 0;
 }
 
-int mplua_open(lua_State *L) {
-    bind_thread_makes(mplua_newstate); /* what threads have */
-    luaL_checkstack(L, 4, "mplua");
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, luaopen_mp_core);
+/* Pushes the loader of a module of ours, or returns false. */
+static bool push_loader(lua_State *L, const char *name) {
+    if (strcmp(name, "mp.core") == 0) {
+        lua_pushcfunction(L, luaopen_mp_core);
+        return true;
+    }
+    for (const module *m = modules; m->name != NULL; m++)
+        if (is_module(name, m)) {
+            lua_pushlightuserdata(L, (void *)m);
+            lua_pushcclosure(L, load_module, 1);
+            return true;
+        }
+    return false;
+}
+
+/* __index of package.preload. */
+static int find_loader(lua_State *L) {
+    const char *name = lua_tostring(L, 2);
+    return name != NULL && push_loader(L, name);
+}
+
+/* Enters all loaders, as fields, in the table on top. */
+static void enter_loaders(lua_State *L) {
+    push_loader(L, "mp.core");
     lua_setfield(L, -2, "mp.core");
     for (const module *m = modules; m->name != NULL; m++) {
-        push_name(L, m);
-        lua_pushlightuserdata(L, (void *)m);
-        lua_pushcclosure(L, load_module, 1);
+        if (strcmp(m->name, "init") == 0)
+            lua_pushliteral(L, "mp");
+        else
+            lua_pushfstring(L, "mp.%s", m->name);
+        push_loader(L, lua_tostring(L, -1));
         lua_settable(L, -3);
+    }
+}
+
+/* The loaders are made when they are asked for: most states, those of threads
+   for one, have no use for them. Unless somebody else had that idea. */
+int mplua_open(lua_State *L) {
+    luaL_checkstack(L, 4, "mplua");
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    if (lua_getmetatable(L, -1)) {
+        lua_pop(L, 1);
+        enter_loaders(L);
+    } else {
+        lua_createtable(L, 0, 1);
+        lua_pushcfunction(L, find_loader);
+        lua_setfield(L, -2, "__index");
+        lua_setmetatable(L, -2);
     }
     lua_pop(L, 1);
     return 0;

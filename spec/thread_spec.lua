@@ -232,6 +232,35 @@ describe("a thread as a child", function()
         assert.are.equal(4 * 100 * 201, total)
         assert.are.equal(800, n.value)
     end)
+
+    it("keeps its code when the state that loaded it is closed", function()
+        if helper.sanitized then
+            return -- core.so does not load into a plain Lua
+        end
+        -- What lua_close does with the C libraries of a state.
+        local r = run([[
+            local mp = require "mp"
+            local beats = mp.RawValue("q", 0)
+            local p = mp.get_context("thread").Process{daemon = true,
+                target = function(n)
+                    while true do
+                        n.value = n.value + 1
+                        require("mp").sleep(0.001)
+                    end
+                end, args = {beats}}
+            p:start()
+            local libraries = debug.getregistry()._CLIBS
+            getmetatable(libraries).__gc(libraries)
+            local last = os.time() + 10
+            local seen = beats.value
+            repeat until beats.value > seen + 5 or os.time() > last
+            io.write(beats.value > seen + 5 and "goes on" or "stands")
+        ]], {program = "lua5.4", env = {
+            LUA_PATH = "lua/?.lua;lua/?/init.lua",
+            LUA_CPATH = helper.build .. "/?.so"}})
+        assert.are.equal("goes on", r.stdout)
+        assert.are.equal(0, r.code)
+    end)
 end)
 
 describe("a program with threads that is killed", function()

@@ -270,10 +270,24 @@ static const luaL_Reg meta[] = {{"__newindex", array_newindex},
                                 {"__pairs", array_pairs},
                                 {NULL, NULL}};
 
-const bind_class cells_array = {
-    .name = "Array", .code = 9, .type = MP_TYPE_ARRAY, .meta = meta};
-const bind_class cells_raw_array = {
-    .name = "RawArray", .code = 11, .type = MP_TYPE_ARRAY, .meta = meta};
+static void finish(lua_State *L) {
+    cells_finish(L, array_index, methods, true);
+}
+
+static void finish_raw(lua_State *L) {
+    cells_finish(L, array_index, methods, false);
+}
+
+const bind_class cells_array = {.name = "Array",
+                                .code = 9,
+                                .type = MP_TYPE_ARRAY,
+                                .meta = meta,
+                                .finish = finish};
+const bind_class cells_raw_array = {.name = "RawArray",
+                                    .code = 11,
+                                    .type = MP_TYPE_ARRAY,
+                                    .meta = meta,
+                                    .finish = finish_raw};
 
 /* The length at 2. */
 static uint64_t length_given(lua_State *L) {
@@ -320,8 +334,8 @@ static int make_raw_array(lua_State *L) {
 
 void bind_array_open(lua_State *L) {
     mp_array_open();
-    cells_class_open(L, &cells_array, array_index, methods, true);
-    cells_class_open(L, &cells_raw_array, array_index, methods, false);
+    bind_class_open(L, &cells_array);
+    bind_class_open(L, &cells_raw_array);
     lua_pushcfunction(L, make_array);
     lua_setfield(L, -2, "Array");
     lua_pushcfunction(L, make_raw_array);

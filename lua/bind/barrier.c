@@ -150,11 +150,19 @@ static const luaL_Reg methods[] = {{"wait", barrier_wait},
                                    {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__tostring", barrier_tostring},
                                 {NULL, NULL}};
+/* __index is a function over the table of methods. */
+static void finish(lua_State *L) {
+    lua_getfield(L, -1, "__index");
+    lua_pushcclosure(L, barrier_index, 1);
+    lua_setfield(L, -2, "__index");
+}
+
 static const bind_class barrier_class = {.name = "Barrier",
                                          .code = 7,
                                          .type = MP_TYPE_BARRIER,
                                          .methods = methods,
-                                         .meta = meta};
+                                         .meta = meta,
+                                         .finish = finish};
 
 /* To the barrier, a negative timeout is none; to its user, at once. */
 static double timeout_argument(lua_State *L) {
@@ -187,14 +195,6 @@ static int new_barrier(lua_State *L) {
 void bind_barrier_open(lua_State *L) {
     mp_barrier_open();
     bind_class_open(L, &barrier_class);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &barrier_class);
-    if (lua_getfield(L, -1, "__index") == LUA_TTABLE) { /* the first time */
-        lua_pushcclosure(L, barrier_index, 1);
-        lua_setfield(L, -2, "__index");
-        lua_pop(L, 1);
-    } else {
-        lua_pop(L, 2);
-    }
     lua_pushcfunction(L, new_barrier);
     lua_setfield(L, -2, "Barrier");
 }

@@ -27,7 +27,7 @@ typedef struct bind_class {
     uint8_t type;             /* MP_TYPE_*: the object type it views */
     const luaL_Reg *methods;  /* fields of __index */
     const luaL_Reg *meta;     /* metamethods besides __gc, __close, __name */
-    void *(*resolve)(uint32_t id, uint32_t aux); /* unused when NULL */
+    void (*finish)(lua_State *L); /* gets the new metatable on top; or NULL */
 } bind_class;
 
 /* A view of a shared object (or of a part of one, at `aux` bytes). */
@@ -70,9 +70,15 @@ int bind_raise_arrived(lua_State *L);
 
 /* ---- classes and objects (object.c) --------------------------------- */
 
-/* Creates the class's metatable (once per state) and enters its code in
-   the table of the unpickler. */
+/* Enters the class's code in the table of the unpickler. Its metatable is made
+   with its first object: a new thread's state has no use for most. */
 void bind_class_open(lua_State *L, const bind_class *class);
+
+/* Pushes the class's metatable. */
+void bind_class_push(lua_State *L, const bind_class *class);
+
+/* Adds `methods` to the table on top: class name -> methods. */
+void bind_methods_open(lua_State *L);
 
 /* Pushes a new, still closed userdata of `size` bytes (at least a
    bind_object) with the class's metatable. */

@@ -34,8 +34,8 @@ static void set_search(lua_State *L, int package, int value,
 /* A fork server may have loaded mp, for another process: what depends on the
    birth is received anew. `loaded`: stack index of package.loaded. */
 static void receive_birth(lua_State *L, int loaded) {
-    static const char *const modules[] = {"mp.log", "mp.context",
-                                          "mp.process"};
+    static const char *const modules[] = {"mp.log", "mp.program",
+                                          "mp.context", "mp.process"};
     for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) {
         if (lua_getfield(L, loaded, modules[i]) == LUA_TTABLE) {
             lua_getfield(L, -1, "_receive");
@@ -254,7 +254,7 @@ static int preload(lua_State *L) {
     const mp_boot_shm *boot = lua_touserdata(L, 1);
     lua_settop(L, 0);
     if (!boot->message) return 0;
-    message_take(L, boot->message, -1);
+    message_push(L, boot->message); /* lent */
     int list = lua_gettop(L);
     for (lua_Integer i = 1; lua_rawgeti(L, list, i) == LUA_TSTRING; i++) {
         lua_getglobal(L, "require");
@@ -269,14 +269,23 @@ static int preload(lua_State *L) {
     return 0;
 }
 
+static int describe(lua_State *L) {
+    luaL_tolstring(L, 1, NULL);
+    return 1;
+}
+
 /* What a server's process does: returns in the children that it forks. */
 static mp_boot_shm *serve(lua_State *L, mp_boot_shm *server) {
     mp_boot_shm *child;
     lua_pushcfunction(L, preload);
     lua_pushlightuserdata(L, server);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        lua_pushcfunction(L, describe);
+        lua_insert(L, -2);
+        lua_pcall(L, 1, 1, 0);
+        const char *text = lua_tostring(L, -1);
         lua_pushfstring(L, "the fork server cannot preload: %s",
-                        luaL_tolstring(L, -1, NULL));
+                        text ? text : "(error object is no string)");
         mp_boot_refuse(server, lua_tostring(L, -1));
         _exit(EXIT_FAILURE);
     }

@@ -215,11 +215,8 @@ static int to_string(lua_State *L) {
     return 1;
 }
 
-void cells_class_open(lua_State *L, const bind_class *class,
-                      lua_CFunction index, const luaL_Reg *methods,
-                      bool locking) {
-    bind_class_open(L, class);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, class);
+void cells_finish(lua_State *L, lua_CFunction index, const luaL_Reg *methods,
+                  bool locking) {
     lua_newtable(L);
     luaL_setfuncs(L, methods, 0);
     if (locking) luaL_setfuncs(L, lock_methods, 0);
@@ -227,5 +224,4 @@ void cells_class_open(lua_State *L, const bind_class *class,
     lua_setfield(L, -2, "__index");
     lua_pushcfunction(L, to_string);
     lua_setfield(L, -2, "__tostring");
-    lua_pop(L, 1);
 }

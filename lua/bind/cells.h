@@ -86,12 +86,12 @@ int cells_copy(lua_State *L, const bind_object *o);
 
 /* ---- classes -------------------------------------------------------- */
 
-/* Opens a class: __index is `index` with the table of `methods`, and for a
-   class that locks those of its lock (get_lock, acquire ...), as its first
-   upvalue; cells_method looks the key at 2 up there, nil when unknown. */
-void cells_class_open(lua_State *L, const bind_class *class,
-                      lua_CFunction index, const luaL_Reg *methods,
-                      bool locking);
+/* Finishes a class's metatable: __index is `index` with the table of `methods`,
+   and for a class that locks those of its lock (get_lock, acquire ...), as
+   its first upvalue; cells_method looks the key at 2 up there, nil when
+   unknown. */
+void cells_finish(lua_State *L, lua_CFunction index, const luaL_Reg *methods,
+                  bool locking);
 int cells_method(lua_State *L);
 
 /* Raises the error for an assignment to the key at 2; `known` is told. */

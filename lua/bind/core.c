@@ -20,7 +20,6 @@ __attribute__((visibility("default"))) int luaopen_mp_core(lua_State *L) {
     globals_open(L);
     bind_pool_open(L);
     bind_debug_open(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, "mp.methods");
-    lua_setfield(L, -2, "methods");
+    bind_methods_open(L);
     return 1;
 }

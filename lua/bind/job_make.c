@@ -70,7 +70,7 @@ static int things_list(lua_State *L) {
 static job_ud *push_job(lua_State *L, pool_ud *pool) {
     job_ud *j = (job_ud *)lua_newuserdatauv(L, sizeof *j, UV_COUNT);
     *j = (job_ud){.object = {.class = &bind_job_class}, .pool = pool};
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &bind_job_class);
+    bind_class_push(L, &bind_job_class);
     lua_setmetatable(L, -2);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, UV_POOL);

@@ -7,6 +7,9 @@
 #include "mem/object.h"
 #include "os/random.h"
 
+/* Field of the registry: class name -> its table of methods. */
+#define BIND_METHODS "mp.methods"
+
 /* Registry: lightuserdata of the class -> its metatable; the table of all
    classes by pickle code stands in a static array, since classes are. */
 static const bind_class *_Atomic by_code[256];
@@ -26,14 +29,13 @@ static int object_close(lua_State *L) {
 }
 
 void bind_class_open(lua_State *L, const bind_class *class) {
+    (void)L;
     atomic_store_explicit(&by_code[class->code], class,
                           memory_order_relaxed);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, class) == LUA_TTABLE) {
-        lua_pop(L, 1);
-        return;
-    }
-    lua_pop(L, 1);
-    lua_newtable(L);
+}
+
+/* Fills the table on top with the class's metamethods. */
+static void fill_metatable(lua_State *L, const bind_class *class) {
     lua_pushstring(L, class->name);
     lua_setfield(L, -2, "__name");
     lua_pushcfunction(L, object_close);
@@ -44,20 +46,55 @@ void bind_class_open(lua_State *L, const bind_class *class) {
         lua_newtable(L);
         luaL_setfuncs(L, class->methods, 0);
         /* core.methods: by this path they travel. */
-        luaL_getsubtable(L, LUA_REGISTRYINDEX, "mp.methods");
-        lua_pushvalue(L, -2);
-        lua_setfield(L, -2, class->name);
+        luaL_getsubtable(L, LUA_REGISTRYINDEX, BIND_METHODS);
+        lua_pushstring(L, class->name);
+        lua_pushvalue(L, -3);
+        lua_rawset(L, -3);
         lua_pop(L, 1);
         lua_setfield(L, -2, "__index");
     }
     if (class->meta) luaL_setfuncs(L, class->meta, 0);
+    if (class->finish) class->finish(L);
+}
+
+void bind_class_push(lua_State *L, const bind_class *class) {
+    luaL_checkstack(L, 8, class->name);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, class) == LUA_TTABLE) return;
+    lua_pop(L, 1);
+    lua_newtable(L);
+    fill_metatable(L, class);
+    lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, class);
+}
+
+/* __index of core.methods: (table, name) -> the methods of that class, of
+   which there was no object yet. */
+static int find_methods(lua_State *L) {
+    const char *name = luaL_checkstring(L, 2);
+    for (int code = 1; code < 256; code++) {
+        const bind_class *class = class_of_code(code);
+        if (!class || strcmp(class->name, name) != 0) continue;
+        bind_class_push(L, class);
+        lua_pushvalue(L, 2);
+        lua_rawget(L, 1);
+        return 1;
+    }
+    return 0;
+}
+
+void bind_methods_open(lua_State *L) {
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, BIND_METHODS);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, find_methods);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
+    lua_setfield(L, -2, "methods");
 }
 
 bind_object *bind_new(lua_State *L, const bind_class *class, size_t size) {
     bind_object *o = lua_newuserdatauv(L, size, 1);
     *o = (bind_object){.class = class};
-    lua_rawgetp(L, LUA_REGISTRYINDEX, class);
+    bind_class_push(L, class);
     lua_setmetatable(L, -2);
     return o;
 }

@@ -9,6 +9,7 @@
 #include "bind/gc.h"
 #include "bind/globals.h"
 #include "bind/message.h"
+#include "bind/process.h"
 #include "mem/object.h"
 #include "proc/boot.h"
 #include "proc/start.h"
@@ -146,10 +147,8 @@ static int pool_new(lua_State *L) {
     }
     if (r < 0) {
         pool_gc(L);
-        if (*problem)
-            return bind_error(L, "StateError",
-                              "Pool: cannot start the workers: %s", problem);
-        return bind_oserror(L, r, "Pool: cannot start the workers");
+        return bind_start_failed(L, "Pool: cannot start the workers", r,
+                                 problem);
     }
     pool->started = true;
     pool->ended = false;

@@ -20,6 +20,7 @@
 #include "bind/boot.h"
 #include "bind/core.h"
 #include "bind/gc.h"
+#include "bind/thread.h"
 #include "mem/arena.h"
 #include "os/child.h"
 #include "os/random.h"
@@ -111,6 +112,7 @@ void bind_child_enter(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &KIT);
     int kit = lua_gettop(L);
     bind_gc_in_child(L);
+    bind_thread_end_in_child();
     replace_exit(L, kit);
     reseed(L, kit);
     lua_rawgeti(L, kit, KIT_GUARD);
@@ -172,24 +174,27 @@ static void push_children(lua_State *L) {
     }
 }
 
-/* Raises the OSError of its argument: to be called protected. */
-static int raise_errno(lua_State *L) {
-    return bind_oserror(L, (int)lua_tointeger(L, 1),
-                        "cannot start a process");
+int bind_start_failed(lua_State *L, const char *what, int r,
+                      const char *problem) {
+    if (!*problem) return bind_oserror(L, r, what);
+    if (r == -EPROTO)
+        return bind_error(L, "StateError", "%s: %s", what, problem);
+    return bind_oserror(L, r, lua_pushfstring(L, "%s: %s", what, problem));
 }
 
-/* Pushes nil and an error object: OSError of `r`, or, where `problem` says
-   more, StateError with that. */
+/* (r, problem): to be called protected. */
+static int raise_failure(lua_State *L) {
+    return bind_start_failed(L, "cannot start a process",
+                             (int)lua_tointeger(L, 1), lua_tostring(L, 2));
+}
+
+/* Pushes nil and an error object. */
 static int push_failure(lua_State *L, int r, const char *problem) {
     lua_pushnil(L);
-    if (problem && *problem) {
-        bind_pusherror(L, "StateError", "cannot start a process: %s",
-                       problem);
-        return 2;
-    }
-    lua_pushcfunction(L, raise_errno);
+    lua_pushcfunction(L, raise_failure);
     lua_pushinteger(L, r);
-    lua_pcall(L, 1, 1, 0);
+    lua_pushstring(L, problem);
+    lua_pcall(L, 2, 1, 0);
     return 2;
 }
 
@@ -220,7 +225,7 @@ static int process_start(lua_State *L) {
     child *c = new_child(L, OBJECT);
     int r = start_child(L, c, lua_toboolean(L, DAEMON), NULL);
     if (r == 1) run_child(L);
-    return r < 0 ? push_failure(L, r, NULL) : 1;
+    return r < 0 ? push_failure(L, r, "") : 1;
 }
 
 /* ---- starting by the other methods ---------------------------------- */

@@ -13,6 +13,11 @@
    the process should somebody close the state all the same. */
 void bind_child_enter(lua_State *L);
 
+/* Raises why a start failed, with `what` in front: StateError for -EPROTO,
+   otherwise OSError. `problem`: as in mp_start. */
+int bind_start_failed(lua_State *L, const char *what, int r,
+                      const char *problem);
+
 /* The program that "spawn" and "forkserver" start: pushes what
    mp.program._argv() says, as which `argv` is valid while it stands there.
    Raises StateError. */

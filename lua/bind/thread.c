@@ -13,6 +13,7 @@
 #include "bind/pool.h"
 #include "mem/slot.h"
 #include "os/random.h"
+#include "proc/family.h"
 #include "proc/start.h"
 
 /* A host may have been linked without it. */
@@ -40,6 +41,8 @@ void bind_thread_leave(int code) {
     longjmp(here->jump, 1);
 }
 
+void bind_thread_end_in_child(void) { here = NULL; }
+
 /* os.exit([code [, close]]): the state is always closed. */
 static int thread_exit(lua_State *L) {
     int code;
@@ -47,6 +50,7 @@ static int thread_exit(lua_State *L) {
         code = lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
     else
         code = (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
+    if (!here) mp_family_exit(code);
     if (here->closing) return luaL_error(L, "the thread is ending");
     bind_thread_leave(code & 0xff);
 }

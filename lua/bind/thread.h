@@ -27,6 +27,10 @@ int bind_thread_state(bind_thread_work f, void *ctx, bool *exited);
 /* In f: as os.exit. */
 _Noreturn void bind_thread_leave(int code);
 
+/* In a copy of this process: it is no thread any more, and an os.exit that was
+   taken in one ends the process. */
+void bind_thread_end_in_child(void);
+
 /* Tells the floors below what threads do. */
 void bind_thread_open(void);
 

@@ -125,10 +125,24 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg meta[] = {{"__newindex", value_newindex}, {NULL, NULL}};
 
-const bind_class cells_value = {
-    .name = "Value", .code = 8, .type = MP_TYPE_VALUE, .meta = meta};
-const bind_class cells_raw_value = {
-    .name = "RawValue", .code = 10, .type = MP_TYPE_VALUE, .meta = meta};
+static void finish(lua_State *L) {
+    cells_finish(L, value_index, methods, true);
+}
+
+static void finish_raw(lua_State *L) {
+    cells_finish(L, value_index, methods, false);
+}
+
+const bind_class cells_value = {.name = "Value",
+                                .code = 8,
+                                .type = MP_TYPE_VALUE,
+                                .meta = meta,
+                                .finish = finish};
+const bind_class cells_raw_value = {.name = "RawValue",
+                                    .code = 10,
+                                    .type = MP_TYPE_VALUE,
+                                    .meta = meta,
+                                    .finish = finish_raw};
 
 static int new_value(lua_State *L, const char *fn, const mp_guard *guard) {
     int type = cells_type(L, 1, fn);
@@ -159,8 +173,8 @@ static int make_raw_value(lua_State *L) {
 
 void bind_value_open(lua_State *L) {
     mp_array_open();
-    cells_class_open(L, &cells_value, value_index, methods, true);
-    cells_class_open(L, &cells_raw_value, value_index, methods, false);
+    bind_class_open(L, &cells_value);
+    bind_class_open(L, &cells_raw_value);
     lua_pushcfunction(L, make_value);
     lua_setfield(L, -2, "Value");
     lua_pushcfunction(L, make_raw_value);

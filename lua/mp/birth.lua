@@ -4,6 +4,7 @@ local core = require "mp.core"
 local context = require "mp.context"
 local errors = require "mp.errors"
 local log = require "mp.log"
+local program = require "mp.program"
 
 local M = {}
 
@@ -35,7 +36,7 @@ function M._birth(object)
         name = object.name, daemon = object._daemon, path = object._path,
         authkey = object._authkey or this.process._authkey,
         card = object._card or M._card(), log = log._birth(),
-        method = context.get_start_method(true),
+        method = context.get_start_method(true), program = program._birth(),
         thread = object._is_thread,
     }
 end

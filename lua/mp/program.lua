@@ -6,17 +6,38 @@ local errors = require "mp.errors"
 
 local M = {}
 
-local chosen       -- by set_executable
-local preload = {} -- modules that a fork server loads before it waits
+local chosen  -- by set_executable, here or by whom started this process
+local preload -- modules that a fork server loads before it waits
+
+--- What a child that is no copy of this process is to know of these.
+---@return table|nil {executable, preload}
+function M._birth()
+    return (chosen or preload[1]) and {chosen or false, preload} or nil
+end
+
+--- Takes what this process was told.
+function M._receive()
+    local told = core.process.birth()
+    local program = told and told.program or {false, {}}
+    chosen, preload = program[1], program[2]
+end
+
+M._receive()
 
 --- Chooses the interpreter for new processes by "spawn" and "forkserver":
 -- mplua, or a Lua 5.4 that finds mp. By default the program that runs, if it
 -- is one, or else mplua where PATH finds it.
 ---@param path string
--- Raises TypeError. A program that is missing or no fit is an error of
--- start().
+-- Raises TypeError, ValueError. A program that is missing or no fit is an
+-- error of start().
 function M.set_executable(path)
-    chosen = errors._check("set_executable", "path", path, "string")
+    errors._check("set_executable", "path", path, "string")
+    if path == "" or path:find("\0", 1, true) then
+        errors._raise("ValueError",
+            "set_executable: argument 'path': %s is no path",
+            errors._show(path))
+    end
+    chosen = path
 end
 
 --- Chooses the modules that the fork server loads before its first child, so
@@ -67,13 +88,24 @@ local function interpreter()
             .. "start", errors._show(path or "this program"))
 end
 
--- BOOT_FD and BOOT_REF are filled in below: how the arena is found.
+-- BOOT_FD, BOOT_REF and BOOT_TEXT are filled in below: how the arena is found,
+-- and where in it the reason stands why this program cannot take part. This
+-- any Lua since 5.1 can read.
 local CODE <const> = [[
-if _VERSION ~= "Lua 5.4" then
-    io.stderr:write(_VERSION, ", not Lua 5.4\n") os.exit(1)
+local ok, core = false, _VERSION .. ", not Lua 5.4"
+if _VERSION == "Lua 5.4" then
+    package.path, package.cpath = %q, %q
+    ok, core = pcall(require, "mp.core")
 end
-package.path, package.cpath = %q, %q
-require("mp.core").process.child(BOOT_FD, BOOT_REF)]]
+if ok then core.process.child(BOOT_FD, BOOT_REF) end
+core = tostring(core)
+io.stderr:write(core, "\n")
+local arena = io.open("/proc/self/fd/BOOT_FD", "r+b")
+if arena and arena:seek("set", BOOT_TEXT) then
+    arena:write(core:sub(1, 150), "\0")
+    arena:close()
+end
+os.exit(1)]]
 
 --- The program for a new process and its arguments.
 ---@return table list of strings

@@ -198,6 +198,9 @@ static void check_free(mp_check *c, const mp_slot_shm *slot) {
     if (mp_check_u32(c, &slot->txn.n))
         mp_check_report(c, "FREE, but its record has %u words",
                         mp_check_u32(c, &slot->txn.n));
+    if (mp_check_u32(c, &slot->asked))
+        mp_check_report(c, "FREE, but asked to end by %u",
+                        mp_check_u32(c, &slot->asked));
     if (life)
         mp_check_report(c, "FREE, but its life word is 0x%x, expected 0",
                         life);

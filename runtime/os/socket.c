@@ -22,6 +22,11 @@ int mp_socket_pair(int pair[2]) {
     return r;
 }
 
+void mp_socket_end(int fd) {
+    shutdown(fd, SHUT_RDWR);
+    close(fd);
+}
+
 /* Room for descriptors beside a message. */
 typedef union control {
     struct cmsghdr align;

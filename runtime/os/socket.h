@@ -29,6 +29,9 @@ int mp_socket_send(int fd, const void *bytes, size_t size, const int *fds,
 int mp_socket_receive(int fd, void *bytes, size_t size, int *fds, int *n,
                       mp_deadline deadline);
 
+/* Closes it, and the connection: also when another process has a copy. */
+void mp_socket_end(int fd);
+
 /* Is the other side gone? */
 int mp_socket_gone(int fd, mp_deadline deadline);
 

@@ -24,10 +24,15 @@ enum { MP_LAYOUT = 5 };
 
 /* ---- the object ------------------------------------------------------ */
 
+/* A server's is lent: its owner may need it for the next one. */
+static bool has_message(const mp_boot_shm *boot) {
+    return boot->message && boot->kind != MP_START_SERVER;
+}
+
 static void destroy(void *object) {
     mp_boot_shm *boot = object;
     boot->magic = 0;
-    mp_free(boot->message);
+    if (has_message(boot)) mp_free(boot->message);
 }
 
 static void check_number(mp_check *c, const char *what, uint64_t is,
@@ -56,7 +61,8 @@ static void check(mp_check *c, const void *object) {
     if (id) /* else it is being made */
         check_number(c, "self_id", id, mp_check_id(c), mp_check_id(c));
     if (size) mp_check_size(c, sizeof *boot + size);
-    mp_check_block_if(c, mp_check_u64(c, &boot->message), 1, "message");
+    if (mp_check_u32(c, &boot->kind) != MP_START_SERVER)
+        mp_check_block_if(c, mp_check_u64(c, &boot->message), 1, "message");
 }
 
 void mp_boot_open(void) {
@@ -68,13 +74,14 @@ void mp_boot_open(void) {
 /* Turns the filled block into an object. The message is in a hand until the
    object answers for it. */
 static int publish(mp_ref ref, mp_boot_shm *boot) {
-    int hand = boot->message ? mp_hand_take(boot->message, NULL, 0) : 0;
+    bool ours = has_message(boot);
+    int hand = ours ? mp_hand_take(boot->message, NULL, 0) : 0;
     if (hand < 0) return hand;
-    if (boot->message) mp_publish(boot->message);
+    if (ours) mp_publish(boot->message);
     uint32_t id, gen;
     int r = mp_object_create(MP_TYPE_BOOT, ref, &id, &gen);
-    if (r < 0) mp_free(boot->message);
-    if (boot->message) mp_hand_drop(hand);
+    if (r < 0 && ours) mp_free(boot->message);
+    if (ours) mp_hand_drop(hand);
     if (r < 0) return r;
     boot->self_id = id;
     boot->self_gen = gen;
@@ -127,7 +134,8 @@ void mp_boot_free(mp_ref ref) {
     mp_boot_shm *boot = mp_boot_at(ref);
     /* Does nothing for a slot that was claimed: it is reaped by its tag. */
     if (boot->tag) mp_reap_reserved(boot->tag, true);
-    mp_free(boot->message); /* whoever else may still hold the block */
+    /* Whoever else may still hold the block. */
+    if (has_message(boot)) mp_free(boot->message);
     mp_object_detach(boot->self_id);
 }
 

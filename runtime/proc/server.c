@@ -237,7 +237,6 @@ int mp_server_run(mp_boot_shm *boot, mp_boot_shm **child) {
     mp_signal_default(SIGCHLD);
     /* The thread that started it may end, and other threads ask. */
     mp_child_outlive_parent_in_child();
-    mp_free(boot->message);
     mp_boot_tell(boot, MP_BOOT_READY);
     mp_boot_unhold(boot);
     let_go();

@@ -9,8 +9,8 @@
    children that it has forked when it ends. It is process-local, global
    state of its owner, like the family; all threads share it.
    Of the owner's process a child has: the boot block, working directory,
-   environment, stdout and stderr, as they are when it starts. All else (limits,
-   umask, processors) is as it was when the server was started.
+   environment, stdout and stderr, as they are when it starts. All else
+   (limits, umask, processors) is as it was when the server was started.
 
    Safe: threads. Blocks: while a server starts, and for the server's work; one
    that is stopped (SIGSTOP) is waited for. */

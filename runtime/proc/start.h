@@ -29,14 +29,16 @@ typedef struct mp_start {
                               mp_proc_start when it fails */
     uint32_t id, gen;      /* an object for the child to attach; 0 = none */
     const char *const *argv; /* "spawn" and "forkserver": the program and its
-                              arguments, ended by NULL; the words BOOT_FD and
-                              BOOT_REF in them are filled in */
+                              arguments, ended by NULL; the words BOOT_FD,
+                              BOOT_REF and BOOT_TEXT (where `problem` of the
+                              boot block lies in the file) are filled in */
     mp_ref preload;        /* "forkserver": message of what a new server is to
                               do before it waits; 0 = nothing. OWNED by me;
-                              mp_proc_start frees it if nobody else does */
-    char *problem;         /* why it fails, in words, where -errno does not
-                              say it: MP_BOOT_PROBLEM bytes, empty before;
-                              NULL: nobody wants to know */
+                              mp_proc_start frees it */
+    char *problem;         /* -EPROTO: why it fails, in words; else what the
+                              -errno is about, or empty. MP_BOOT_PROBLEM
+                              bytes, empty before; NULL: nobody wants to
+                              know */
 } mp_start;
 
 /* The kind of a server (proc/server.h): its message is what was `preload` of

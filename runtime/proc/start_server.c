@@ -7,7 +7,9 @@
 
    Each child keeps the server's end of the socket until it is a participant.
    So who sees the socket's end knows: there is no server, and nobody who may
-   still be born; what is NEW then has not begun, and is asked for again. */
+   still be born; what is NEW then has not begun, and is asked for again. The
+   end does not show where a process that was forked meanwhile, by another
+   thread or a host, has a copy: so the server's life is looked at as well. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -32,6 +34,7 @@
 
 enum { TRIES = 3 }; /* servers that die before they answer */
 static const double GRACE = 1; /* seconds for a server to end */
+static const double LATE = 0.1; /* ... for children that it leaves behind */
 
 /* This process's server.
    mutex    of all that follows, and for each exchange with the server
@@ -55,7 +58,7 @@ static struct {
 
 /* Closes our end, which ends it, and waits. */
 static void end_server(void) {
-    close(server.socket);
+    mp_socket_end(server.socket);
     mp_deadline grace = mp_deadline_in(GRACE);
     int r;
     while ((r = mp_proc_wait(&server.proc, grace)) < 0) {
@@ -139,6 +142,23 @@ static int gather(const mp_start *start, mp_server_request *request,
     return n;
 }
 
+/* Receives the answer; -EPIPE: nobody will answer, nor be born. */
+static int await_reply(mp_server_reply *reply, int *pidfd) {
+    for (;;) {
+        /* Before the look: what it has said, it said before its end. */
+        bool alive = mp_tag_alive(server.proc.tag);
+        mp_deadline slice = mp_deadline_slice(MP_FOREVER, MP_SLICE_NS);
+        int n = 1;
+        int r = mp_socket_receive(server.socket, reply, sizeof *reply, pidfd,
+                                  &n, alive ? slice : MP_AT_ONCE);
+        if (r == 0 && n == 0) *pidfd = -1;
+        if (r == -EINTR || (r == -ETIMEDOUT && alive)) continue;
+        /* The kernel kills those that it has forked. */
+        if (r < 0) mp_socket_gone(server.socket, mp_deadline_in(LATE));
+        return r == 0 ? 0 : -EPIPE;
+    }
+}
+
 /* 0: *reply is there; -EPIPE: there is no server any more; -errno: it was
    not asked. */
 static int exchange(const mp_start *start, const mp_boot_shm *boot,
@@ -146,17 +166,13 @@ static int exchange(const mp_start *start, const mp_boot_shm *boot,
     mp_server_request request = {.ref = mp_offset(boot),
                                  .id = boot->self_id,
                                  .gen = boot->self_gen};
-    int fds[1 + 3], one = 1;
+    int fds[1 + 3];
     int n = gather(start, &request, fds);
     if (n < 0) return n;
     int r = mp_socket_send(server.socket, &request, sizeof request, fds, n);
     close(fds[0]);
     if (r < 0) return r;
-    do r = mp_socket_receive(server.socket, reply, sizeof *reply, pidfd,
-                             &one, MP_FOREVER);
-    while (r == -EINTR);
-    if (r == 0 && one == 0) *pidfd = -1;
-    return r == 0 ? 0 : -EPIPE;
+    return await_reply(reply, pidfd);
 }
 
 /* Asks until one answers. 0: a child was born, and *reply says who. */

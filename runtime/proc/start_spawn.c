@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,10 @@ static char *fill_in(char *to, const char *from, mp_ref boot) {
             /* All 64 bits, as Lua reads them. */
             to += sprintf(to, "0x%016" PRIx64, boot);
             from += 8;
+        } else if (strncmp(from, "BOOT_TEXT", 9) == 0) {
+            uint64_t at = offsetof(mp_boot_shm, problem);
+            to += sprintf(to, "%" PRIu64, MP_REF_OFFSET(boot) + at);
+            from += 9;
         } else {
             *to++ = *from++;
         }
@@ -87,7 +92,10 @@ int mp_spawn(mp_proc *proc, const mp_start *start, mp_ref boot, int socket) {
     pid_t pid;
     int r = mp_program_start(&program, &pid);
     free(argv);
-    if (r < 0) return r;
+    if (r < 0) {
+        mp_spawn_problem(start, "%.150s", start->argv[0]);
+        return r;
+    }
     int pidfd = mp_child_pidfd(pid);
     *proc = (mp_proc){.method = mp_start_method_named("spawn"),
                       .pid = pid,
@@ -115,20 +123,33 @@ static int reject(mp_proc *proc) {
     return -EPROTO;
 }
 
-static int reject_ended(mp_proc *proc, const mp_start *start) {
+/* What stands in the block: the child's own words. */
+static void copy_words(const mp_proc *proc, char *words) {
+    memcpy(words, mp_boot_at(proc->boot)->problem, MP_BOOT_PROBLEM);
+    words[MP_BOOT_PROBLEM - 1] = '\0';
+}
+
+/* It took part, or not, and may have said why. */
+static int reject_ended(mp_proc *proc, const mp_start *start, bool claimed) {
+    char words[MP_BOOT_PROBLEM];
+    copy_words(proc, words);
     int r = reject(proc);
     bool killed = proc->exitcode < 0;
-    mp_spawn_problem(
-        start, "%.120s ended %s %d: it is no Lua 5.4 that can require mp",
-        start->argv[0], killed ? "by signal" : "with exit code",
-        killed ? -proc->exitcode : proc->exitcode);
+    if (*words)
+        mp_spawn_problem(start, "%.120s cannot take part: %s", start->argv[0],
+                         words);
+    else
+        mp_spawn_problem(start, "%.120s ended %s %d%s", start->argv[0],
+                         killed ? "by signal" : "with exit code",
+                         killed ? -proc->exitcode : proc->exitcode,
+                         claimed ? " before it was ready"
+                                 : ": it is no Lua 5.4 that can require mp");
     return r;
 }
 
 static int reject_refused(mp_proc *proc, const mp_start *start) {
     char words[MP_BOOT_PROBLEM];
-    memcpy(words, mp_boot_at(proc->boot)->problem, sizeof words);
-    words[sizeof words - 1] = '\0';
+    copy_words(proc, words);
     /* The first lines of a traceback fit; the program is known. */
     mp_spawn_problem(start, "%s", words);
     return reject(proc);
@@ -144,7 +165,7 @@ int mp_spawn_await(mp_proc *proc, const mp_start *start, uint32_t state) {
         uint32_t now = atomic_load(&boot->state);
         if (now == state) return 0;
         if (now == MP_BOOT_REFUSED) return reject_refused(proc, start);
-        if (ended) return reject_ended(proc, start);
+        if (ended) return reject_ended(proc, start, now != MP_BOOT_NEW);
         mp_deadline end = now == MP_BOOT_NEW ? claim : ready;
         if (mp_deadline_passed(end)) {
             mp_spawn_problem(start, "%.120s runs, but does not begin",

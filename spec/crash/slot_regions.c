@@ -3,6 +3,7 @@
 
 #include "crash.h"
 #include "mem/object.h"
+#include "mem/reap.h"
 #include "region_tools.h"
 #include "sync/lock.h"
 
@@ -85,6 +86,49 @@ static const crash_region slot_ledger = {
     .check = check,
     .tear_down = tear_down};
 CRASH_REGION(slot_ledger)
+
+/* ---- a thread of its own accord ---------------------------------------- */
+
+/* What a thread does that nobody started, done in this one: its robust list
+   has two words then, and the slot has no parent. */
+static void take_part_and_leave(void) {
+    mp_self *self = mp_me;
+    mp_me = NULL;
+    CHECK_OK(mp_open());
+    CHECK(mp_me->tag != self->tag);
+    mp_close();
+    mp_me = self;
+}
+
+static void peer_sweeps(int which) {
+    (void)which;
+    mp_reap_sweep();
+}
+
+static const crash_region slot_take = {
+    .name = "slot: take part without a parent, and leave",
+    .set_up = set_up,
+    .begin = have_room,
+    .run = take_part_and_leave,
+    .most = 1500,
+    .peers = PEERS,
+    .peer = peer_sweeps,
+    .check = check,
+    .tear_down = tear_down};
+CRASH_REGION(slot_take)
+
+/* A thread is asked to end: here, its asker is. */
+static void ask_peer(void) { mp_slot_ask(mp_tag_of(1, 0), 0); }
+
+static const crash_region slot_ask = {
+    .name = "slot: ask another to end",
+    .set_up = set_up,
+    .run = ask_peer,
+    .peers = PEERS,
+    .peer = peer_reserves,
+    .check = check,
+    .tear_down = tear_down};
+CRASH_REGION(slot_ask)
 
 /* ---- birth ------------------------------------------------------------ */
 

@@ -205,6 +205,8 @@ SPEC("fsck: finds what a free slot has") {
     EXPECT("slot 2: FREE, but object 1 is in its list of the dying");
     poke32(&slot->txn.n, 1);
     EXPECT("slot 2: FREE, but its record has 1 words");
+    poke32(&slot->asked, 15);
+    EXPECT("slot 2: FREE, but asked to end by 15");
     poke32(slot->life.bytes + mp_me->super->life_at, 1234);
     EXPECT("slot 2: FREE, but its life word is 0x4d2, expected 0");
     poke64(&slot->ledger[5], 1);

@@ -3,6 +3,7 @@
 #ifndef MP_SPEC_SPAWN_TOOLS_H
 #define MP_SPEC_SPAWN_TOOLS_H
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,24 @@ _Static_assert(sizeof(order_shm) == 16, "no padding");
 typedef int (*job)(mp_boot_shm *boot, uint64_t in, words_shm *out);
 
 /* What a preload may be: `in` of its message. */
-enum { PRELOAD_NOTHING, PRELOAD_FAILS, PRELOAD_DIES, PRELOAD_NOTES };
+enum {
+    PRELOAD_NOTHING, PRELOAD_FAILS, PRELOAD_DIES, PRELOAD_NOTES, PRELOAD_HANGS,
+    PRELOAD_DIES_ASKED, PRELOAD_DIES_HELD
+};
+
+/* The first server dies when it is asked for a child; with _HELD, another
+   process has a copy of its socket. */
+static inline void die_when_asked(uint64_t what, words_shm *words) {
+    if (atomic_fetch_add(&words->out[0], 1) > 0) return;
+    pid_t copy = what == PRELOAD_DIES_HELD ? fork() : -1;
+    if (copy == 0) {
+        alarm(10);
+        for (;;) pause();
+    }
+    atomic_store(&words->out[1], (uint64_t)copy);
+    fcntl(MP_SPAWN_SOCKET, F_SETOWN, getpid());
+    fcntl(MP_SPAWN_SOCKET, F_SETFL, O_ASYNC);
+}
 
 /* In the server: what its message says. `noted` is what it has loaded. */
 static inline void preload(mp_boot_shm *boot, uint64_t *noted) {
@@ -42,6 +60,12 @@ static inline void preload(mp_boot_shm *boot, uint64_t *noted) {
         mp_boot_refuse(boot, "the preload fails");
         _exit(1);
     }
+    if (what == PRELOAD_HANGS) {
+        words_shm *words = mp_at(order->words);
+        atomic_store(&words->out[0], (uint64_t)getpid());
+        for (;;) pause();
+    }
+    if (what >= PRELOAD_DIES_ASKED) die_when_asked(what, mp_at(order->words));
     *noted = what;
 }
 

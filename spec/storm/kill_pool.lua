@@ -1,6 +1,7 @@
 --- Workers and crews are killed all the time, under every door of a pool:
 -- each item gives its result once, or one WorkerLost that names it; it ran
 -- once at most; what is promised in order comes in order; nothing is left.
+-- So for the crews of every start method; a fork server dies like a crew.
 
 local mp = require "mp"
 local tools = require "spec.storm.tools"
@@ -15,6 +16,9 @@ end
 local function chunk()
     return one_of{false, 1, 3, 20} or nil
 end
+
+--- How the crews of this time start.
+local context
 
 -- Jobs ----------------------------------------------------------------------
 
@@ -284,9 +288,12 @@ end
 
 --- A new pool, or nil: its crew, too, may be killed as it starts.
 local function new_pool(storm, opts)
-    local ok, pool = pcall(mp.Pool, opts)
+    local ok, pool = pcall(context.Pool, opts)
     storm:check(ok or mp.iserror(pool, "OSError") and
-        pool.code == "EOWNERDEAD", tostring(pool))
+        pool.code == "EOWNERDEAD" or tools.is_killed(pool), tostring(pool))
+    if not ok then
+        storm:count("pools that did not start", 1)
+    end
     return ok and pool or nil
 end
 
@@ -356,6 +363,40 @@ end
 
 -- All of it -----------------------------------------------------------------
 
+--- The start methods, the chance of a kill by depth (a server is nearer to
+-- the caller than the crews that it starts), and the doors that are shut: to
+-- one where the workers do not know what this program has registered.
+local METHODS <const> = {
+    {name = "fork", shares = {0.02}, shut = {}},
+    {name = "spawn", shares = {0.02}, shut = {risky = true}},
+    {name = "forkserver", shares = {0.01, 0.02}, shut = {risky = true}},
+}
+
+--- One pool, with its killer, for some of its doors.
+local function rage(storm, names, method)
+    local pool <close> = new_pool(storm, math.random(2, 4))
+    if not pool then
+        return
+    end
+    local killer = tools.killer(storm, {most = one_of{0.004, 0.02},
+        shares = method.shares})
+    for _ = 1, 10 do
+        local name = one_of(names)
+        if not method.shut[name] then
+            storm:progress(method.name .. ": " .. name)
+            doors[name](storm, pool)
+            storm:check_arena()
+        end
+        if not storm:goes_on() then
+            break
+        end
+    end
+    storm:progress("the end of the killer")
+    storm:count("kills", (killer.stop()))
+    pool:close()
+    pool:join()
+end
+
 tools.run("kill_pool", function(storm)
     main = mp.getpid()
     local names = {}
@@ -363,23 +404,13 @@ tools.run("kill_pool", function(storm)
         names[#names + 1] = name
     end
     table.sort(names)
+    tools.start_server()
     local before = tools.footprint()
+    local i = math.random(#METHODS)
     while storm:goes_on() do
-        local pool <close> = mp.Pool(math.random(2, 4))
-        local killer = tools.killer(storm, {most = one_of{0.004, 0.02}})
-        for _ = 1, 30 do
-            local name = one_of(names)
-            storm:progress(name)
-            doors[name](storm, pool)
-            storm:check_arena()
-            if not storm:goes_on() then
-                break
-            end
-        end
-        storm:progress("the end of the killer")
-        storm:count("kills", killer.stop())
-        pool:close()
-        pool:join()
+        i = i % #METHODS + 1
+        context = mp.get_context(METHODS[i].name)
+        rage(storm, names, METHODS[i])
     end
     storm:progress("the look at what is left")
     storm:nothing_left(before)

@@ -1,11 +1,13 @@
---- Many of everything: a pool of 200 workers, some thousand processes one
--- after the other, and objects of every kind made and dropped as in a day of
+--- Many of everything: a pool of 200 workers, 200 threads, some thousand
+-- processes and threads one after the other, and objects of every kind, with
+-- processes and pools by each start method, made and dropped as in a day of
 -- work: what is in use stays what it was.
 
 local mp = require "mp"
 local tools = require "spec.storm.tools"
 
 local WORKERS <const> = 200
+local METHODS <const> = {"fork", "spawn", "forkserver", "thread"}
 
 --- Memory of this process that is not shared (KiB).
 local function own_memory()
@@ -90,6 +92,45 @@ local function procession(storm, n)
     storm:count("processes", n)
 end
 
+-- Threads -------------------------------------------------------------------
+
+local function thread_crowd(storm)
+    storm:progress("200 threads")
+    local gate, sum, list = mp.Event(), mp.RawValue("q", 0), {}
+    for i = 1, WORKERS do
+        list[i] = mp.threading.Thread{target = function()
+            gate:wait()
+            sum:add(1)
+        end}
+        list[i]:start()
+    end
+    storm:check(sum.value == 0, "a thread did not wait")
+    gate:set()
+    for i, t in ipairs(list) do
+        storm:check(t:join(tools.PATIENCE) and t.exitcode == 0,
+            "thread %d ended with %s", i, t.exitcode)
+        t:close()
+    end
+    storm:check(sum.value == WORKERS, "%d threads counted", sum.value)
+end
+
+local function thread_procession(storm, n)
+    local sum = mp.RawValue("q", 0)
+    for i = 1, n do
+        if i % 50 == 1 then
+            storm:progress(("thread %d of %d"):format(i, n))
+        end
+        local t <close> = mp.threading.Thread{target = function()
+            sum:add(1)
+        end}
+        t:start()
+        storm:check(t:join(tools.PATIENCE) and t.exitcode == 0,
+            "thread %d ended with %s", i, t.exitcode)
+    end
+    storm:check(sum.value == n, "%d of %d counted", sum.value, n)
+    storm:count("threads", n)
+end
+
 -- A day ---------------------------------------------------------------------
 
 local kinds = {
@@ -132,22 +173,28 @@ local kinds = {
 }
 
 tools.run("many", function(storm)
+    tools.start_server()
     local before = tools.footprint()
     crowd(storm)
     procession(storm, math.max(500, math.min(10000,
         math.floor(storm.seconds * 100))))
+    thread_crowd(storm)
+    thread_procession(storm, 2000)
     local each = storm.seconds / 40
     for name, make in pairs(kinds) do
         demand_steady(storm, name, each, make)
     end
-    demand_steady(storm, "Process", each, function()
-        local p <close> = mp.Process{target = function() end}
-        p:start()
-    end)
-    demand_steady(storm, "Pool", 4 * each, function()
-        local pool <close> = mp.Pool(2)
-        pool:map(function(x) return {x} end, mp.range(100))
-    end)
+    for _, method in ipairs(METHODS) do
+        local context = mp.get_context(method)
+        demand_steady(storm, "Process by " .. method, each, function()
+            local p <close> = context.Process{target = function() end}
+            p:start()
+        end)
+        demand_steady(storm, "Pool by " .. method, 2 * each, function()
+            local pool <close> = context.Pool(2)
+            pool:map(function(x) return {x} end, mp.range(100))
+        end)
+    end
     do
         local pool <close> = mp.Pool(2)
         -- Workers keep the last functions, and what these refer to, until

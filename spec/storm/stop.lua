@@ -1,6 +1,7 @@
 --- Everybody is stopped and continued all the time (SIGSTOP, SIGCONT): slow
 -- is not dead. Nothing is reaped, replaced, lost or reported; what is
--- counted is complete.
+-- counted is complete. The users start by each method, a fork server is
+-- stopped, too.
 
 local mp = require "mp"
 local tools = require "spec.storm.tools"
@@ -41,7 +42,8 @@ end
 
 -- What goes on meanwhile ----------------------------------------------------
 
-local USERS <const> = 3
+local METHODS <const> = {"fork", "spawn", "forkserver"}
+local USERS <const> = #METHODS
 
 --- Processes that add under a lock, meet at a barrier, hand on messages.
 local function start_users(halt)
@@ -51,7 +53,8 @@ local function start_users(halt)
     local wrong = mp.RawArray("i", USERS)
     local users = {}
     for k = 1, USERS do
-        users[k] = mp.Process{daemon = true, target = function()
+        local Process = mp.get_context(METHODS[k]).Process
+        users[k] = Process{daemon = true, target = function()
             local last = {}
             repeat
                 local _, abandoned = lock:acquire()
@@ -121,10 +124,13 @@ local function use_pool(storm, pool, i)
 end
 
 tools.run("stop", function(storm)
+    tools.start_server()
     local before = tools.footprint()
     do
         local halt = mp.Event()
-        local pool <close> = mp.Pool(3)
+        local method = tools.one_of(METHODS)
+        storm:count("workers by " .. method, 3)
+        local pool <close> = mp.get_context(method).Pool(3)
         local pids = table.concat(pool._core:pids(), " ")
         local _, judge = start_users(halt)
         local stopper = start_stopping(storm, mp.getpid())

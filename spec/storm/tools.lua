@@ -346,6 +346,24 @@ end
 
 -- Killing -------------------------------------------------------------------
 
+--- Starts this process's fork server, which stays: so it is no more than there
+-- was before.
+function M.start_server()
+    local p <close> = mp.get_context("forkserver").Process{
+        target = function() end}
+    p:start()
+    p:join()
+end
+
+--- Is this error of a start that its first new program was killed?
+---@param e any
+---@return boolean
+function M.is_killed(e)
+    return mp.iserror(e, "StateError") and
+        (e.message:find("by signal 9", 1, true) or
+        e.message:find("killed again and again", 1, true)) ~= nil
+end
+
 --- A shell that sends signals: its `kill` is built in, so it costs a write.
 -- (In between, a pid could only come to mean another process if all others
 -- were used up meanwhile.)
@@ -418,9 +436,11 @@ function M.killer(storm, opts)
     opts = setmetatable(opts or {}, {__index = KILLER})
     local halt, kills = mp.Event(), mp.RawValue("q", 0)
     local root, seed = mp.getpid(), storm.seed + math.random(1 << 20)
-    local p = mp.Process{name = "killer", daemon = true, target = function()
-        hunt(opts, root, seed, halt, kills)
-    end}
+    -- A copy: no server's death takes it along.
+    local p = mp.get_context("fork").Process{name = "killer", daemon = true,
+        target = function()
+            hunt(opts, root, seed, halt, kills)
+        end}
     p:start()
     local begin = mp.monotonic()
     return {

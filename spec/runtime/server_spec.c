@@ -1,0 +1,84 @@
+/* The fork server's owner: what it does when a server dies at a bad moment.
+   (spawn_spec.c: all else about new programs and servers.) */
+#include <errno.h>
+#include <sys/wait.h>
+
+#include "base/deadline.h"
+#include "mem/fsck.h"
+#include "mem/object.h"
+#include "spawn_tools.h"
+#include "sync/lock.h"
+
+enum { EXIT = 0 }; /* of spawn_spec.c's jobs */
+
+SPEC_PREPARE {
+    uint32_t id, gen;
+    CHECK_OK(mp_open());
+    mp_lock_open();
+    mp_boot_open();
+    CHECK_OK(mp_lock_create(&id, &gen));
+    mp_object_detach(id);
+}
+
+/* A child of a new server, which is told that; its exit code, after `*ms`. */
+static int run_with(uint64_t what, mp_ref words, int64_t *ms) {
+    char problem[MP_BOOT_PROBLEM] = "";
+    const mp_start start = {.method = mp_start_method_named("forkserver"),
+                            .kind = EXIT,
+                            .message = new_order(7, words),
+                            .preload = new_order(what, words),
+                            .argv = own_argv("spawned"),
+                            .problem = problem};
+    int64_t begin = mp_now_ns();
+    mp_proc p;
+    int r = mp_proc_start(&p, &start);
+    *ms = (mp_now_ns() - begin) / 1000000;
+    CHECK_STR(problem, "");
+    CHECK_OK(r);
+    while ((r = mp_proc_wait(&p, mp_deadline_in(10))) == -EINTR) {
+    }
+    CHECK_OK(r);
+    mp_proc_close(&p);
+    return p.exitcode;
+}
+
+SPEC("server: the next one is told what the one that died was told") {
+    mp_ref words = new_words();
+    words_shm *w = mp_at(words);
+    int64_t ms;
+    CHECK_EQ(run_with(PRELOAD_DIES_ASKED, words, &ms), 7);
+    CHECK_EQ(atomic_load(&w->out[0]), 2);
+    mp_server_end(NULL);
+    mp_free(words);
+}
+
+SPEC("server: its death is noticed, whoever has its socket, too") {
+    mp_ref words = new_words();
+    words_shm *w = mp_at(words);
+    int64_t ms;
+    CHECK_EQ(run_with(PRELOAD_DIES_HELD, words, &ms), 7);
+    CHECK_EQ(atomic_load(&w->out[0]), 2);
+    CHECK_OK(kill((pid_t)atomic_load(&w->out[1]), SIGKILL));
+    CHECK(ms < 5000);
+    mp_server_end(NULL);
+    mp_free(words);
+}
+
+SPEC("server: it ends at once, whoever has its owner's socket, too") {
+    mp_ref words = new_words();
+    int64_t ms;
+    CHECK_EQ(run_with(PRELOAD_NOTES, words, &ms), 7);
+    pid_t copy = fork(); /* as hosts do */
+    CHECK_OK(copy);
+    if (copy == 0) {
+        alarm(10);
+        for (;;) pause();
+    }
+    int64_t begin = mp_now_ns();
+    mp_server_end(NULL);
+    ms = (mp_now_ns() - begin) / 1000000;
+    CHECK_OK(kill(copy, SIGKILL));
+    CHECK_EQ(waitpid(copy, NULL, 0), copy);
+    CHECK(ms < 800);
+    mp_free(words);
+}

@@ -1,0 +1,252 @@
+--- Start methods with bad input: methods that do not exist, programs that are
+-- no Lua 5.4, jobs that cannot be had where they are to run, children that die
+-- at once. Errors say what is wrong, nothing hangs, and what is done rightly
+-- afterwards works.
+
+local helper = require "spec.helper"
+local mp = require "mp"
+
+-- The fork server is there for good once it is there, and the arena with it:
+-- before the first spec looks.
+do
+    local p <close> = mp.get_context("forkserver").Process()
+    p:start()
+end
+
+local METHODS <const> = mp.get_all_start_methods()
+local FRESH <const> = {"spawn", "forkserver"} -- by a program
+
+local function failure(kind, f, ...)
+    local ok, e = pcall(f, ...)
+    assert.is_false(ok)
+    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
+    return e.message
+end
+
+--- it() for each of the methods: body(context, method).
+local function each(methods, title, body)
+    for _, method in ipairs(methods) do
+        it(title .. ", by " .. method, function()
+            body(mp.get_context(method), method)
+        end)
+    end
+end
+
+-- What scripts begin with: `try(f, ...)` prints "ok" and the results, or the
+-- error in one line; `run(opts)` the exit code of a process of theirs.
+local HEAD <const> = [[
+    local METHOD = %q
+    local mp = require "mp"
+    local ctx = mp.get_context(METHOD)
+    local function try(f, ...)
+        local r = table.pack(pcall(f, ...))
+        for i = 1, r.n do r[i] = tostring(r[i]) end
+        r[1] = r[1] == "true" and "ok" or "failed"
+        print((table.concat(r, " "):gsub("\n.*", "")))
+    end
+    local function run(opts)
+        local p <close> = ctx.Process(opts)
+        p:start()
+        return p:join(20), p.exitcode
+    end
+    local exit = {target = os.exit, args = {7}}
+    local function pool()
+        local pool <close> = ctx.Pool(1)
+        return pool:apply(math.abs, {-3})
+    end
+]]
+
+--- Runs a script behind the head; its arguments are `...`.
+local function run(method, text, args, opts)
+    local path = helper.tmpfile(HEAD:format(method) .. text, ".lua")
+    local result = helper.run({path, table.unpack(args or {})}, opts)
+    assert.is_false(result.timed_out, result.stdout .. result.stderr)
+    return result
+end
+
+--- The lines that it prints.
+local function lines(...)
+    local result, list = run(...), {}
+    assert.are.equal(0, result.code, result.stderr)
+    for line in result.stdout:gmatch("[^\n]+") do
+        list[#list + 1] = line
+    end
+    return list, result.stderr
+end
+
+--- Is there such a program?
+local function find(name)
+    return (os.execute("command -v " .. name .. " >/dev/null"))
+end
+
+describe("a start method", function()
+    it("that does not exist is refused by name", function()
+        for value, shown in pairs{nope = "'nope'", [""] = "''", FORK = "'FORK'",
+            ["fork\0"] = "'fork\\0'", [3] = "3", [false] = "false"} do
+            assert.are.equal("cannot find context for " .. shown,
+                failure("ValueError", mp.get_context, value))
+            assert.are.equal("cannot find context for " .. shown,
+                failure("ValueError", mp.set_start_method, value, true))
+        end
+    end)
+
+    each(METHODS, "that is set twice stays what it was", function(_, method)
+        local list = lines(method, [[
+            mp.set_start_method(METHOD)
+            try(mp.set_start_method, "fork")
+            try(mp.set_start_method, "spawn")
+            try(mp.set_start_method, "nope")
+            print(mp.get_start_method())]])
+        local again = "failed StateError: context has already been set"
+        assert.are.same({again, again, again, method}, list)
+    end)
+end)
+
+describe("an executable", function()
+    -- path, what start() says
+    local WRONG <const> = {
+        {"/nonexistent/lua", "OSError: cannot start a process: "
+            .. "/nonexistent/lua: No such file or directory"},
+        {"nonexistent-lua", "OSError: cannot start a process: "
+            .. "nonexistent-lua: No such file or directory"},
+        {"/tmp", "OSError: cannot start a process: /tmp: Permission denied"},
+        {"/dev/null",
+            "OSError: cannot start a process: /dev/null: Permission denied"},
+        {"/" .. ("x"):rep(5000), "OSError: cannot start a process: /"
+            .. ("x"):rep(149) .. ": File name too long"},
+        {"/bin/true", "StateError: cannot start a process: /bin/true ended "
+            .. "with exit code 0: it is no Lua 5.4 that can require mp"},
+        {"/bin/cat", "StateError: cannot start a process: /bin/cat ended "
+            .. "with exit code 1: it is no Lua 5.4 that can require mp"},
+    }
+    for _, name in ipairs{"lua5.2", "lua5.3"} do
+        if find(name) then
+            local version = name:sub(4)
+            WRONG[#WRONG + 1] = {name, "StateError: cannot start a process: "
+                .. name .. " cannot take part: Lua " .. version
+                .. ", not Lua 5.4"}
+        end
+    end
+    if find("lua5.1") then -- it does not understand -E
+        WRONG[#WRONG + 1] = {"lua5.1", "StateError: cannot start a process: "
+            .. "lua5.1 ended with exit code 1: it is no Lua 5.4 that can "
+            .. "require mp"}
+    end
+
+    for _, method in ipairs(FRESH) do
+        for _, wrong in ipairs(WRONG) do
+            local path, problem = table.unpack(wrong)
+            it(("that will not do is refused by name: %s, by %s"):format(
+                path:sub(1, 20), method), function()
+                local list = lines(method, [[
+                    mp.set_executable(...)
+                    try(run, exit)
+                    try(pool)
+                    mp.set_executable("/proc/self/exe")
+                    try(run, exit)
+                    try(pool)]], {path})
+                assert.are.same({"failed " .. problem, "failed "
+                    .. problem:gsub("cannot start a process",
+                        "Pool: cannot start the workers"), "ok true 7",
+                    "ok 3"}, list)
+            end)
+        end
+
+        it("that has no x is refused by name, by " .. method, function()
+            local path = helper.tmpfile("#!/bin/sh\nexit 0\n")
+            local list = lines(method,
+                "mp.set_executable(...) try(run, exit)", {path})
+            assert.are.same({"failed OSError: cannot start a process: "
+                .. path .. ": Permission denied"}, list)
+        end)
+
+        it("that is killed is told with its signal, by " .. method, function()
+            local path = helper.tmpfile("#!/bin/sh\nkill -9 $$\n")
+            os.execute("chmod +x " .. path)
+            local list = lines(method,
+                "mp.set_executable(...) try(run, exit)", {path})
+            assert.are.same({"failed StateError: cannot start a process: "
+                .. path .. " ended by signal 9: it is no Lua 5.4 that can "
+                .. "require mp"}, list)
+        end)
+
+        it("that leads to a good one will do, by " .. method, function()
+            local path = helper.tmpfile("#!/bin/sh\nexec "
+                .. helper.mplua:gsub("^build", "$PWD/build") .. ' "$@"\n')
+            os.execute("chmod +x " .. path)
+            local list = lines(method,
+                "mp.set_executable(...) try(run, exit) try(pool)", {path})
+            assert.are.same({"ok true 7", "ok 3"}, list)
+        end)
+
+        it("that lacks mp is told so, by " .. method, function()
+            if helper.sanitized or not find("lua5.4") then
+                return
+            end
+            local list, told = lines(method, [[
+                package.path, package.cpath = "/nowhere/?.lua", ""
+                mp.set_executable("lua5.4")
+                try(run, exit)]])
+            assert.are.same({"failed StateError: cannot start a process: "
+                .. "lua5.4 cannot take part: module 'mp.core' not found:"},
+                list)
+            assert.matches("no file '/nowhere/mp/core.lua'", told)
+        end)
+
+        it("may be a stock Lua that finds mp where its parent does, by "
+            .. method, function()
+            if helper.sanitized or not find("lua5.4") then
+                return
+            end
+            local list = lines(method, [[
+                mp.set_executable("lua5.4")
+                try(run, exit)
+                try(pool)]], nil, {env = {
+                    LUA_PATH = "lua/?.lua;lua/?/init.lua;;",
+                    LUA_CPATH = helper.build .. "/?.so;;"}})
+            assert.are.same({"ok true 7", "ok 3"}, list)
+        end)
+    end
+
+    it("has to be a path", function()
+        for _, value in ipairs{5, {}, true} do
+            assert.matches("argument 'path': string expected",
+                failure("TypeError", mp.set_executable, value))
+        end
+        failure("TypeError", mp.set_executable)
+        assert.are.equal("set_executable: argument 'path': '' is no path",
+            failure("ValueError", mp.set_executable, ""))
+        assert.matches("is no path",
+            failure("ValueError", mp.set_executable, "/bin/true\0"))
+    end)
+
+    for _, method in ipairs(METHODS) do
+        it("is known to children, too, by " .. method, function()
+            local list = lines(method, [[
+                mp.set_executable("/proc/self/exe")
+                run()
+                mp.set_executable("/nonexistent")
+                mp.set_forkserver_preload{"a", "b"}
+                local told = mp.Queue()
+                local p = ctx.Process{target = function()
+                    local program = require "mp.program"
+                    told:put(program._argv()[1])
+                    told:put(table.concat(program._preload(), "+"))
+                end}
+                -- What has begun needs neither.
+                if METHOD == "spawn" then
+                    p.start = nil
+                    mp.set_executable("/proc/./self/exe")
+                end
+                if METHOD == "forkserver" then
+                    mp.set_forkserver_preload{}
+                end
+                p:start()
+                print(told:get(true, 20), told:get(true, 20))]])
+            local path = method == "spawn" and "/proc/./self/exe"
+                or "/nonexistent"
+            assert.are.same({path .. "\t"
+                .. (method == "forkserver" and "" or "a+b")}, list)
+        end)
+    end
+end)
