@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "mem/reap.h"
@@ -25,22 +24,11 @@
 /* What a main thread mostly has: deep recursion meets Lua's limit first. */
 enum { STACK = 8 << 20 };
 
-/* Where libc can join until a deadline, the kernel's own wake at the thread's
-   end is the only one that it takes. (Such a sleep is not ended by a signal,
-   but by the slice.) */
-#if defined __GLIBC__ && __GLIBC_PREREQ(2, 31)
-#define JOINS_IN_TIME true
-#else
-#define JOINS_IN_TIME false
-#define pthread_clockjoin_np(id, value, clock, t) ENOSYS
-#endif
-
 /* Shared by the thread and who started it, who frees it behind the join; or
    by the thread, when it is abandoned.
    mask      of the starter
    tag       of its participant, which may change (mp_start_anew)
    ended     a futex word: 1 after all the others. The thread
-   joined    by who started it
    sentinel  the mp_proc's descriptor, -1 none; under `lock`
    alone     nobody joins it; under `lock`
    holds     the boot block. The thread */
@@ -51,7 +39,6 @@ typedef struct thread {
     sigset_t mask;
     _Atomic uint32_t tag, ended;
     int exitcode;
-    bool joined;
     pthread_mutex_t lock;
     int sentinel;
     bool alone, holds;
@@ -83,8 +70,8 @@ static void tell(void *ctx) {
     pthread_mutex_unlock(&t->lock);
     if (alone)
         free_thread(t);
-    else if (!JOINS_IN_TIME)
-        mp_futex_wake(&t->ended, INT_MAX);
+    else
+        mp_futex_wake(&t->ended, INT_MAX); /* who joins waits for us */
 }
 
 static int work(mp_boot_shm *boot) {
@@ -194,7 +181,7 @@ int mp_start_thread(mp_proc *proc, const mp_start *start) {
 int mp_start_look_thread(mp_proc *proc) {
     thread *t = proc->thread;
     if (!atomic_load(&t->ended)) return -EAGAIN;
-    if (!t->joined) pthread_join(t->id, NULL);
+    pthread_join(t->id, NULL);
     proc->exitcode = t->exitcode;
     proc->tag = t->tag;
     proc->thread = NULL;
@@ -204,14 +191,7 @@ int mp_start_look_thread(mp_proc *proc) {
 
 int mp_start_sleep_thread(const mp_proc *proc, mp_deadline slice) {
     thread *t = proc->thread;
-    struct timespec end = {.tv_sec = (time_t)(slice.ns / 1000000000),
-                           .tv_nsec = (long)(slice.ns % 1000000000)};
-    int r = -ENOSYS;
-    if (JOINS_IN_TIME)
-        r = -pthread_clockjoin_np(t->id, NULL, CLOCK_MONOTONIC, &end);
-    if (r == 0) t->joined = true;
-    if (r == 0 || r == -ETIMEDOUT) return r;
-    r = mp_futex_wait(&t->ended, 0, slice);
+    int r = mp_futex_wait(&t->ended, 0, slice);
     return r == -EAGAIN ? 0 : r;
 }
 
