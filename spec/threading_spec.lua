@@ -153,14 +153,16 @@ describe("mp.dummy", function()
         local dummy = require "mp.dummy"
         assert.are.equal(dummy, mp.dummy)
         assert.are.equal("thread", dummy.get_start_method())
-        local q = dummy.Queue()
+        local q, seen = dummy.Queue(), dummy.Event()
         local p = dummy.Process{target = function(out)
             local m = require "mp"
             out:put({m.getpid(), m.current_process().name,
                      m.parent_process().pid})
+            seen:wait(10)
         end, args = {q}}
         p:start()
         assert.are.same({p}, dummy.active_children())
+        seen:set()
         assert.are.same({mp.getpid(), p.name, mp.getpid()},
             q:get(true, 10))
         assert.is_true(p:join(10))
