@@ -233,6 +233,35 @@ describe("a thread as a child", function()
         assert.are.equal(800, n.value)
     end)
 
+    it("may read a file for ever: its process ends all the same", function()
+        local r = run([[
+            local mp = require "mp"
+            local function begin_to_read()
+                local mp = require "mp"
+                local path, reads = os.tmpname(), mp.Event()
+                os.remove(path)
+                os.execute("mkfifo " .. path)
+                local p = mp.get_context("thread").Process{daemon = true,
+                    target = function(name, event)
+                        local file = io.open(name, "r+")
+                        event:set()
+                        file:read()
+                    end, args = {path, reads}}
+                p:start()
+                reads:wait(10)
+                mp.sleep(0.05) -- until it does read
+                os.remove(path)
+                io.write("ends ")
+            end
+            local p = mp.get_context("spawn").Process{target = begin_to_read}
+            p:start()
+            io.write(p:join(10) and p.exitcode or "hangs", " ")
+            begin_to_read()
+        ]], {timeout = 15})
+        assert.are.equal("ends 0 ends ", r.stdout)
+        assert.are.equal(0, r.code)
+    end)
+
     it("keeps its code when the state that loaded it is closed", function()
         if helper.sanitized then
             return -- core.so does not load into a plain Lua

@@ -228,8 +228,9 @@ int bind_boot_run(lua_State *L, mp_boot_shm *boot) {
 
 /* What a new program says when it was started for nothing. */
 static void complain(int r) {
-    /* Its parent is gone: nobody is there to hear it. */
-    if (r != -EOWNERDEAD)
+    /* Its parent is gone, perhaps with what it was told: nobody is there to
+       hear it. */
+    if (r != -EOWNERDEAD && r != -EINVAL)
         fprintf(stderr, "mplua: this process cannot take part: %s\n",
                 r == -EPROTO ? "it is of another version" : strerror(-r));
     _exit(EXIT_FAILURE);

@@ -113,7 +113,10 @@ static void end_daemons(const void *owner) {
 }
 
 static void end_relatives(const void *owner) {
-    fflush(NULL); /* who waits for us sees what we said */
+    /* Who waits for us sees what we said. (Not all files: a thread that reads
+       from one has it for as long as it waits.) */
+    fflush(stdout);
+    fflush(stderr);
     end_daemons(owner);
     for (mp_relative *r = family, *next; r; r = next) {
         next = r->next;

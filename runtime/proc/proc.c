@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -22,6 +23,8 @@ enum {
     TEARDOWN_NS = 200000, /* from the life word's mark to the end */
     BIRTH_NS = 1000000    /* from the fork to the claim of the slot, mostly */
 };
+
+static const double FLUSH_SECONDS = 1;
 
 const mp_start_method mp_start_methods[] = {
     {"fork", mp_start_fork, mp_start_look_child, mp_start_sleep_child,
@@ -207,8 +210,32 @@ void mp_proc_forget_in_child(mp_proc *proc) {
     proc->boot = 0;
 }
 
-void mp_proc_exit(int code) {
+static void *flush_all(void *done) {
     fflush(NULL);
+    atomic_store((_Atomic uint32_t *)done, 1);
+    mp_futex_wake(done, 1);
+    return NULL;
+}
+
+/* A thread that reads from a file has it for as long as it waits; so all files
+   are awaited where there is no other, and else for some time. */
+static void flush(void) {
+    static _Atomic uint32_t done;
+    pthread_t thread;
+    if (mp_threads_count() == 1) {
+        fflush(NULL);
+        return;
+    }
+    fflush(stdout);
+    fflush(stderr);
+    mp_deadline grace = mp_deadline_in(FLUSH_SECONDS);
+    if (pthread_create(&thread, NULL, flush_all, &done) != 0) return;
+    while (!atomic_load(&done) && !mp_deadline_passed(grace))
+        mp_futex_wait(&done, 0, grace);
+}
+
+void mp_proc_exit(int code) {
+    flush();
     if (code == 0 && mp_me) mp_slot_farewell();
     _exit(code & 0xff);
 }

@@ -28,6 +28,7 @@ enum { STACK = 8 << 20 };
    by the thread, when it is abandoned.
    mask      of the starter
    tag       of its participant, which may change (mp_start_anew)
+   asked     to end, by this signal; the participant that follows is, too
    ended     a futex word: 1 after all the others. The thread
    sentinel  the mp_proc's descriptor, -1 none; under `lock`
    alone     nobody joins it; under `lock`
@@ -37,7 +38,7 @@ typedef struct thread {
     mp_ref boot;
     uint32_t index, parent;
     sigset_t mask;
-    _Atomic uint32_t tag, ended;
+    _Atomic uint32_t tag, asked, ended;
     int exitcode;
     pthread_mutex_t lock;
     int sentinel;
@@ -111,6 +112,9 @@ int mp_start_anew(void) {
     mp_reap(before);
     if (!me) return 0;
     atomic_store(&me->tag, mp_me->tag);
+    /* Who asks writes first `asked`, and then looks for the tag. */
+    uint32_t asked = atomic_load(&me->asked);
+    if (asked) mp_slot_ask(mp_me->tag, asked);
     r = mp_boot_hold(mp_boot_at(me->boot));
     me->holds = r == 0;
     return r;
@@ -196,8 +200,10 @@ int mp_start_sleep_thread(const mp_proc *proc, mp_deadline slice) {
 }
 
 int mp_start_signal_thread(mp_proc *proc, int signal) {
-    const thread *t = proc->thread;
-    if (signal > 0) mp_slot_ask(atomic_load(&t->tag), (uint32_t)signal);
+    thread *t = proc->thread;
+    if (signal <= 0) return 0;
+    atomic_store(&t->asked, (uint32_t)signal);
+    mp_slot_ask(atomic_load(&t->tag), (uint32_t)signal);
     return 0;
 }
 

@@ -24,7 +24,9 @@
 #include "sync/wait.h"
 
 /* What a thread of these specs does: kind says. */
-enum { RETURN = 1, WAIT, LOCK, FORK, CHILDREN, ANEW, MASK, EXIT };
+enum {
+    RETURN = 1, WAIT, LOCK, FORK, CHILDREN, ANEW, MASK, EXIT, ASKED
+};
 
 static int work(mp_boot_shm *boot);
 
@@ -133,6 +135,13 @@ static int begin_anew(mp_boot_shm *boot) {
     return 6;
 }
 
+/* Is asked to end, and begins anew all the same. */
+static int asked_and_anew(mp_boot_shm *boot) {
+    CHECK_EQ(wait_on(boot), -SIGTERM);
+    CHECK_OK(mp_start_anew());
+    return wait_on(boot);
+}
+
 static int tell_mask(void) {
     static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGSEGV};
     sigset_t mask;
@@ -151,6 +160,7 @@ static int work(mp_boot_shm *boot) {
     case CHILDREN: return have_children(boot);
     case ANEW: return begin_anew(boot);
     case MASK: return tell_mask();
+    case ASKED: return asked_and_anew(boot);
     case EXIT: pthread_exit(NULL);
     default: return -1;
     }
@@ -191,6 +201,16 @@ SPEC("thread: one that is asked to end hears of it in its wait") {
     CHECK_OK(mp_proc_signal(&proc, SIGTERM));
     CHECK_EQ(finish(&proc), -SIGTERM);
     CHECK_EQ(mp_slot_asked(), 0);
+    mp_object_detach(id);
+}
+
+SPEC("thread: one that is asked to end is so when it begins anew, too") {
+    uint32_t id, gen;
+    mp_proc proc;
+    CHECK_OK(mp_event_create(&id, &gen));
+    start(&proc, ASKED, id, gen);
+    CHECK_OK(mp_proc_signal(&proc, SIGTERM));
+    CHECK_EQ(finish(&proc), -SIGTERM);
     mp_object_detach(id);
 }
 

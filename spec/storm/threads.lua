@@ -12,6 +12,7 @@ local Thread <const> = mp.threading.Thread
 -- A mixed crowd -------------------------------------------------------------
 
 local THREADS <const>, PROCESSES <const> = 4, 3
+local MOST <const> = 1 << 20 -- messages of one user
 
 --- What the crowd shares. cells: two that are equal but inside the lock, and
 -- who is inside; wrong: two inside, half a step, a message twice.
@@ -21,14 +22,14 @@ local function new_scene()
         lock = mp.Lock(), queue = mp.Queue(20), halt = mp.Event(),
         cells = mp.RawArray("q", 3), wrong = mp.RawArray("i", 3),
         steps = mp.RawArray("q", n), put = mp.RawArray("q", n),
-        seen = mp.RawArray("b", 1 << 20),
+        seen = mp.RawArray("b", n * MOST),
     }
 end
 
 --- The next number for a message: those of user k are its own.
 local function number_of(scene, k)
     scene.put[k] = scene.put[k] + 1
-    return (k - 1) * (1 << 17) + scene.put[k] % (1 << 17)
+    return (k - 1) * MOST + scene.put[k]
 end
 
 --- One who takes the lock, changes what it guards, and hands on a message.
@@ -50,7 +51,7 @@ local function step(scene, k)
     scene.lock:release()
     if scene.queue:try_put({number_of(scene, k), {}}, 0.01) then
         local got, message = scene.queue:try_get(0.01)
-        local i = got and message[1] + 1 or 0
+        local i = got and message[1]
         if got and scene.seen[i] ~= 0 then
             wrong[3] = wrong[3] + 1
         elseif got then
@@ -62,6 +63,7 @@ end
 
 local function user(scene, k)
     while not scene.halt:is_set() do
+        assert(scene.put[k] < MOST, "too many messages")
         step(scene, k)
     end
 end
@@ -139,7 +141,7 @@ local function mixed(storm, seconds)
     storm:count("steps", steps)
 end
 
--- A process with many threads -------------------------------------------------
+-- A process with many threads -----------------------------------------------
 
 local MANY <const> = 20
 
@@ -213,7 +215,7 @@ local function massacre(storm, method)
     storm:count("threads killed", MANY)
 end
 
--- Pools side by side ----------------------------------------------------------
+-- Pools side by side --------------------------------------------------------
 
 local function both_pools(storm, seconds)
     storm:progress("two pools")
