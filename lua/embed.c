@@ -97,6 +97,7 @@ static void enter_loaders(lua_State *L) {
 /* The loaders are made when they are asked for: most states, those of threads
    for one, have no use for them. Unless somebody else had that idea. */
 int mplua_open(lua_State *L) {
+    bind_thread_makes(mplua_newstate); /* what threads have */
     luaL_checkstack(L, 4, "mplua");
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     if (lua_getmetatable(L, -1)) {

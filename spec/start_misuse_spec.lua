@@ -81,8 +81,9 @@ end
 
 describe("a start method", function()
     it("that does not exist is refused by name", function()
-        for value, shown in pairs{nope = "'nope'", [""] = "''", FORK = "'FORK'",
-            ["fork\0"] = "'fork\\0'", [3] = "3", [false] = "false"} do
+        for value, shown in pairs{
+            nope = "'nope'", [""] = "''", FORK = "'FORK'",
+            [3] = "3", [false] = "false"} do
             assert.are.equal("cannot find context for " .. shown,
                 failure("ValueError", mp.get_context, value))
             assert.are.equal("cannot find context for " .. shown,
@@ -223,30 +224,168 @@ describe("an executable", function()
     for _, method in ipairs(METHODS) do
         it("is known to children, too, by " .. method, function()
             local list = lines(method, [[
-                mp.set_executable("/proc/self/exe")
-                run()
-                mp.set_executable("/nonexistent")
+                run() -- a server that runs does not preload any more
+                mp.set_executable("/proc/./self/exe")
                 mp.set_forkserver_preload{"a", "b"}
-                local told = mp.Queue()
-                local p = ctx.Process{target = function()
+                run{target = function()
                     local program = require "mp.program"
-                    told:put(program._argv()[1])
-                    told:put(table.concat(program._preload(), "+"))
-                end}
-                -- What has begun needs neither.
-                if METHOD == "spawn" then
-                    p.start = nil
-                    mp.set_executable("/proc/./self/exe")
-                end
-                if METHOD == "forkserver" then
-                    mp.set_forkserver_preload{}
-                end
-                p:start()
-                print(told:get(true, 20), told:get(true, 20))]])
-            local path = method == "spawn" and "/proc/./self/exe"
-                or "/nonexistent"
-            assert.are.same({path .. "\t"
-                .. (method == "forkserver" and "" or "a+b")}, list)
+                    print(program._argv()[1],
+                        table.concat(program._preload(), "+"))
+                end}]])
+            assert.are.same({"/proc/./self/exe\ta+b"}, list)
         end)
     end
+end)
+
+describe("a job", function()
+    local NOT_FOUND <const> = "PicklingError: cannot load module 'lfs': "
+        .. "module 'lfs' not found:"
+
+    for _, method in ipairs{"spawn", "forkserver", "thread"} do
+        it("whose module cannot be had there is told, by " .. method,
+            function()
+            local list, told = lines(method, [[
+                local lfs = require "lfs"
+                package.cpath = "/nowhere/?.so"
+                try(run, {target = lfs.dir, args = {"/"}, name = "bee"})
+                try(run, {target = function() lfs.dir "/" end})
+                try(run, exit)]])
+            assert.are.same({"ok true 1", "ok true 1", "ok true 7"}, list)
+            assert.are.equal(2, select(2, told:gsub(NOT_FOUND, "")))
+            assert.matches("^Process bee:\n[^\n]*" .. NOT_FOUND, told)
+            assert.matches("\nProcess Process%-2:\n[^\n]*" .. NOT_FOUND, told)
+        end)
+
+        it("whose module cannot be had in a worker is that task's error, by "
+            .. method, function()
+            local list, told = lines(method, [[
+                local lfs = require "lfs"
+                package.cpath = "/nowhere/?.so"
+                local pool <close> = ctx.Pool(2)
+                try(pool.apply, pool, lfs.dir, {"/"})
+                try(pool.apply, pool, function() lfs.dir "/" end)
+                local list = pool:map(type, {1, lfs.dir, "a"},
+                    {on_error = "collect", chunksize = 1})
+                try(function() return list[1], list[2], list[3] end)
+                try(pool.apply, pool, math.abs, {-4})
+                try(function()
+                    local other <close> = ctx.Pool(1, lfs.dir, {"/"})
+                    other:apply(math.abs, {-1})
+                end)]])
+            local remote = "RemoteError: " .. NOT_FOUND
+            assert.are.same({"failed " .. remote, "failed " .. remote,
+                "ok number " .. remote, "ok 4",
+                "failed BrokenPool: the initializer failed: " .. NOT_FOUND},
+                list)
+            assert.are.equal("", told)
+        end)
+    end
+
+    for _, method in ipairs(METHODS) do
+        it("that requires what is not there is told, by " .. method,
+            function()
+            local list, told = lines(method, [[
+                local function job() return require "no.such.module" end
+                try(run, {target = job, name = "bee"})
+                local pool <close> = ctx.Pool(1)
+                try(pool.apply, pool, job)
+                try(pool.apply, pool, math.abs, {-4})]])
+            assert.are.equal("ok true 1", list[1])
+            assert.matches("^failed RemoteError: .*module 'no.such.module' "
+                .. "not found:$", list[2])
+            assert.are.equal("ok 4", list[3])
+            assert.matches("^Process bee:\n[^\n]*module 'no.such.module' not "
+                .. "found:", told)
+        end)
+    end
+
+    each(METHODS, "may be a C function", function(context)
+        for code, p in pairs{
+            [7] = context.Process{target = os.exit, args = {7}},
+            [0] = context.Process{target = math.abs, args = {-1}},
+            [1] = context.Process{target = error, args = {"x", n = 0}},
+        } do
+            if code ~= 1 then
+                p:start()
+                assert.is_true(p:join(20))
+                assert.are.equal(code, p.exitcode)
+            end
+            p:close()
+        end
+    end)
+
+    each(METHODS, "may be big", function(context)
+        local p <close> = context.Process{target = function(s)
+            os.exit(#s % 251)
+        end, args = {("x"):rep(50000000)}}
+        p:start()
+        assert.is_true(p:join(30))
+        assert.are.equal(50000000 % 251, p.exitcode)
+    end)
+
+    -- What cannot travel is refused before anything is sent.
+    for _, method in ipairs{"spawn", "forkserver", "thread"} do
+        it("that cannot travel is refused with the path, by " .. method,
+            function()
+            local context = mp.get_context(method)
+            local co = coroutine.create(print)
+            local callable = setmetatable({}, {__call = print})
+            for path, opts in pairs{
+                ["a coroutine: args%[1%]"] = {target = print, args = {co}},
+                ["a coroutine: target, upvalue 'co'"] = {target = function()
+                    return co
+                end},
+                ["a table with a metatable: .*target"] = {target = callable},
+            } do
+                local p <close> = context.Process(opts)
+                assert.matches("^cannot pickle " .. path,
+                    failure("PicklingError", p.start, p))
+                assert.is_nil(p.pid)
+            end
+        end)
+    end
+
+    each(METHODS, "may take its os.exit from where it was defined",
+        function(_, method)
+        -- Whatever os.exit was in the process that forks, in the child it
+        -- ends the child.
+        for _, inner in ipairs{"fork", "spawn", "thread"} do
+            local list = lines(method, [[
+                local inner = ...
+                try(run, {target = function(inner)
+                    local here = require "mp"
+                    here.log_to_stderr(50)
+                    local exit = os.exit
+                    local p = here.get_context(inner).Process{
+                        target = function() exit(5) end}
+                    p:start()
+                    p:join(20)
+                    os.exit(p.exitcode + 40)
+                end, args = {inner}})]], {inner})
+            assert.are.same({"ok true 45"}, list)
+        end
+    end)
+end)
+
+describe("a child", function()
+    each(METHODS, "that is killed at once is dead, and that is all",
+        function(context, method)
+        for _ = 1, helper.sanitized and 20 or 100 do
+            local p <close> = context.Process{target = mp.sleep, args = {60}}
+            p:start()
+            p:kill()
+            assert.is_true(p:join(20))
+            assert.are.equal(-9, p.exitcode, method)
+        end
+    end)
+
+    each(METHODS, "may have a long name, and a name with zeros",
+        function(_, method)
+        local list, told = lines(method, [[
+            try(run, {target = error, name = ("n"):rep(10000)})
+            try(run, {target = error, name = "a\0b"})]])
+        assert.are.same({"ok true 1", "ok true 1"}, list)
+        assert.matches("^Process " .. ("n"):rep(10000) .. ":\n", told)
+        assert.matches("\nProcess a%zb:\n", told)
+    end)
 end)

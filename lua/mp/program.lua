@@ -43,7 +43,8 @@ end
 --- Chooses the modules that the fork server loads before its first child, so
 -- that no child has to. A server that runs already is not changed.
 ---@param module_names table list of strings
--- Raises TypeError. A module that cannot be loaded is an error of start().
+-- Raises TypeError. A module that cannot be loaded, or takes more than a
+-- minute, is an error of start().
 function M.set_forkserver_preload(module_names)
     local list, n = {}, 0
     for i, name in pairs(type(module_names) == "table" and module_names

@@ -168,8 +168,9 @@ int mp_spawn_await(mp_proc *proc, const mp_start *start, uint32_t state) {
         if (ended) return reject_ended(proc, start, now != MP_BOOT_NEW);
         mp_deadline end = now == MP_BOOT_NEW ? claim : ready;
         if (mp_deadline_passed(end)) {
-            mp_spawn_problem(start, "%.120s runs, but does not begin",
-                             start->argv[0]);
+            mp_spawn_problem(start, "%.120s runs, but %s", start->argv[0],
+                             now == MP_BOOT_NEW ? "does not begin"
+                                                : "does not get ready");
             return reject(proc);
         }
         mp_futex_wait(&boot->state, now, mp_deadline_slice(end, LOOK_NS));
