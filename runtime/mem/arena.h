@@ -33,6 +33,7 @@ enum {
     MP_UNIT_SHIFT = 16,   /* the heap hands out runs of 64 KiB units */
     MP_TXN_WORDS = 14,
     MP_HANDS = 6,
+    MP_COMPLAINT = 200,   /* bytes of it */
     MP_LEDGER_PAGES = 32, /* x 32,768 objects */
     MP_SEGMENTS = 1024    /* x 1,024 entries of the object table */
 };
@@ -105,7 +106,11 @@ typedef struct mp_slot_shm {
    spare      units that are free and backed (a hint)
    slots      high-water mark of slots; grows only, by CAS
    lives      spans and runs made so far; grows only, by addition
-   free_entry, entries   object table: free list, high water. Under `table` */
+   free_entry, entries   object table: free list, high water. Under `table`
+   complaint  why a new program cannot take part, as text that ends in a zero:
+              a program that is no participant writes here, where nothing
+              else can ever stand (proc/start_spawn.c). Guarded by nothing, and
+              believed by nobody: two at a time make nonsense of it */
 typedef struct mp_super_shm {
     uint64_t magic;
     uint64_t reserved;
@@ -124,6 +129,7 @@ typedef struct mp_super_shm {
     _Atomic uint64_t lives;
     _Atomic uint64_t abandoned[64];
     _Atomic uint64_t segments[MP_SEGMENTS];
+    _Atomic uint64_t complaint[MP_COMPLAINT / 8];
 } mp_super_shm;
 
 enum { MP_HEAP_CLASSES = 32 };

@@ -36,8 +36,7 @@ enum { MP_BOOT_PROBLEM = 200 };
              server: CLAIMED -> READY; ENDED by who saw its end (the child
              itself, a thread; the server) after exitcode. Killed before a
              store: the life word, or the kernel, tells the parent
-   problem   valid when REFUSED, or when a program ended that never was
-             CLAIMED: why, as text. The child
+   problem   valid when REFUSED: why, as text. The child
    message, kind, id, gen, flags  as in mp_start; of a server, the message is
              lent: its owner's, and there until READY
    self_id, self_gen  the block itself, as an object

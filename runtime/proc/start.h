@@ -30,8 +30,8 @@ typedef struct mp_start {
     uint32_t id, gen;      /* an object for the child to attach; 0 = none */
     const char *const *argv; /* "spawn" and "forkserver": the program and its
                               arguments, ended by NULL; the words BOOT_FD,
-                              BOOT_REF and BOOT_TEXT (where `problem` of the
-                              boot block lies in the file) are filled in */
+                              BOOT_REF and BOOT_TEXT (where in the file it may
+                              write why it cannot take part) are filled in */
     mp_ref preload;        /* "forkserver": message of what a new server is to
                               do before it waits; 0 = nothing. OWNED by me;
                               mp_proc_start frees it */

@@ -50,8 +50,7 @@ static char *fill_in(char *to, const char *from, mp_ref boot) {
             to += sprintf(to, "0x%016" PRIx64, boot);
             from += 8;
         } else if (strncmp(from, "BOOT_TEXT", 9) == 0) {
-            uint64_t at = offsetof(mp_boot_shm, problem);
-            to += sprintf(to, "%" PRIu64, MP_REF_OFFSET(boot) + at);
+            to += sprintf(to, "%zu", offsetof(mp_super_shm, complaint));
             from += 9;
         } else {
             *to++ = *from++;
@@ -79,6 +78,8 @@ static const char **make_argv(const char *const *argv, mp_ref boot) {
 int mp_spawn(mp_proc *proc, const mp_start *start, mp_ref boot, int socket) {
     const char **argv = make_argv(start->argv, boot);
     if (!argv) return -ENOMEM;
+    atomic_store_explicit(&mp_me->super->complaint[0], 0,
+                          memory_order_relaxed);
     const int fds[] = {mp_me->fd, socket};
     const mp_program program = {
         .argv = argv,
@@ -129,10 +130,23 @@ static void copy_words(const mp_proc *proc, char *words) {
     words[MP_BOOT_PROBLEM - 1] = '\0';
 }
 
+_Static_assert((int)MP_COMPLAINT == (int)MP_BOOT_PROBLEM, "one buffer holds either");
+
+/* What a program said that never took part. */
+static void copy_complaint(char *words) {
+    for (size_t i = 0; i < MP_COMPLAINT / 8; i++) {
+        uint64_t eight = atomic_load_explicit(&mp_me->super->complaint[i],
+                                              memory_order_relaxed);
+        memcpy(words + 8 * i, &eight, 8);
+    }
+    words[MP_COMPLAINT - 1] = '\0';
+}
+
 /* It took part, or not, and may have said why. */
 static int reject_ended(mp_proc *proc, const mp_start *start, bool claimed) {
     char words[MP_BOOT_PROBLEM];
     copy_words(proc, words);
+    if (!claimed && !*words) copy_complaint(words);
     int r = reject(proc);
     bool killed = proc->exitcode < 0;
     if (*words)
