@@ -130,7 +130,8 @@ static void copy_words(const mp_proc *proc, char *words) {
     words[MP_BOOT_PROBLEM - 1] = '\0';
 }
 
-_Static_assert((int)MP_COMPLAINT == (int)MP_BOOT_PROBLEM, "one buffer holds either");
+_Static_assert((int)MP_COMPLAINT == (int)MP_BOOT_PROBLEM,
+               "one buffer holds either");
 
 /* What a program said that never took part. */
 static void copy_complaint(char *words) {
