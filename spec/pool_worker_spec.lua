@@ -8,6 +8,27 @@ local tools = require "spec.pool_tools"
 local square, sleep = tools.square, tools.sleep
 
 describe("mp.worker", function()
+    it("gets a job once, shared objects in its upvalues or not", function()
+        local decoded <close> = mp.RawValue("i")
+        local counted = setmetatable({}, {__reduce = function()
+            return function(n) n:add(1) return {} end, decoded
+        end})
+        local k = 1
+        local function job(x)
+            return x + k + #counted
+        end
+        do
+            local pool <close> = mp.Pool(2)
+            pool:map(job, mp.range(100), 1)
+            for i = 1, 20 do
+                assert.are.equal(i + 1, pool:apply(job, {i}))
+            end
+            assert.is_true(decoded.value <= 2, decoded.value)
+            k = 2 -- another job
+            assert.are.equal(3, pool:apply(job, {1}))
+        end
+    end)
+
     it("has id, state and index, and nothing outside", function()
         local pool <close> = mp.Pool(2)
         assert.is_nil(mp.worker.id)
