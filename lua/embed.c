@@ -9,9 +9,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "bind/core.h"
 #include "bind/thread.h"
-
-int luaopen_mp_core(lua_State *L);
 
 typedef struct module {
     const char *name;

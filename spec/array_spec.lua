@@ -1,15 +1,10 @@
 -- mp.Array and mp.RawArray: lists of shared cells. (Types and locks are
 -- those of values: value_spec.)
 
+local helper = require "spec.helper"
 local mp = require "mp"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message
-end
+local failure = helper.failure
 
 local function get(a, i)
     return a[i]

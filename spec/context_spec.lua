@@ -1,22 +1,12 @@
 -- Start methods and contexts.
 
+local helper = require "spec.helper"
 local mp = require "mp"
+local start = require "spec.start_tools"
 
--- The fork server is there for good once it is there, and the arena with it:
--- before the first spec looks.
-do
-    local p <close> = mp.get_context("forkserver").Process()
-    p:start()
-end
+start.start_server()
 
---- The error object that `f(...)` raises, which is of this kind; returns its
--- message.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message
-end
+local failure = helper.failure
 
 local METHODS <const> = {"fork", "spawn", "forkserver", "thread"}
 

@@ -1,15 +1,11 @@
 -- Error objects, and the binding of arguments to parameters.
 
+local helper = require "spec.helper"
 local mp = require "mp"
 local call = require "mp.call"
 local errors = require "mp.errors"
 
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message, e
-end
+local failure = helper.failure
 
 describe("an error object", function()
     it("has a kind, a message, and the caller's place", function()

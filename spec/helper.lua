@@ -9,6 +9,7 @@
 local lfs = require "lfs"
 local system = require "system"
 local busted = require "busted"
+local assert = require "luassert"
 
 local M = {}
 package.loaded["spec.helper"] = M
@@ -375,6 +376,22 @@ function M.eventually(fn, seconds)
         system.sleep(0.005)
     until system.monotime() > last
     busted.fail(string.format("not so within %g s", seconds), 2)
+end
+
+--- Demands that `f(...)` raises an error object of this kind.
+-- @return string its message
+-- @return table the object
+function M.failure(kind, f, ...)
+    local ok, e = pcall(f, ...)
+    assert.is_false(ok)
+    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
+    return e.message, e
+end
+
+--- Is there no process of this id (a zombie is none)?
+function M.is_gone(pid)
+    local state = read("/proc/" .. pid .. "/stat"):match("%) (%a)")
+    return not state or state == "Z" or state == "X"
 end
 
 -- The arena and the descriptor it lives on are there for good once they

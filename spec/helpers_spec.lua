@@ -1,14 +1,10 @@
 -- What mp brings because Lua lacks it: range, repr, sleep, time and the like.
 
+local helper = require "spec.helper"
 local mp = require "mp"
 local core = require "mp.core"
 
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message
-end
+local failure = helper.failure
 
 local function values(range)
     local list = {}

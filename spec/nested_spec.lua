@@ -2,20 +2,14 @@
 -- and the shared objects of mp handed on through all of them and back.
 
 local mp = require "mp"
+local start = require "spec.start_tools"
 
--- The fork server is there for good once it is there, and the arena with it:
--- before the first spec looks.
-do
-    local p <close> = mp.get_context("forkserver").Process()
-    p:start()
-end
-
-local METHODS <const> = mp.get_all_start_methods()
+start.start_server()
 
 --- it() for each pair: body(outer context, inner method).
 local function each(title, body)
-    for _, outer in ipairs(METHODS) do
-        for _, inner in ipairs(METHODS) do
+    for _, outer in ipairs(start.METHODS) do
+        for _, inner in ipairs(start.METHODS) do
             it(("%s: %s in %s"):format(title, inner, outer), function()
                 body(mp.get_context(outer), inner)
             end)

@@ -3,19 +3,13 @@
 
 local pickle = require "mp.pickle"
 
+local refusal = require("spec.pickle_tools").refusal
+
 --- The head of a string that needs nothing.
 local HEAD <const> = pickle.dumps(nil):sub(1, -2)
 
 local TABLE <const>, META <const>, END <const> = "\xca", "\xd4", "\xdc"
 local NIL <const>, FLOAT <const>, REF <const> = "\xc0", "\xc4", "\xd7"
-
-local function refusal(f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal("PicklingError", type(e) == "table" and e.kind
-        or tostring(e))
-    return e.message
-end
 
 --- loads() of a hand-made body.
 local function refused(body)

@@ -2,28 +2,10 @@
 -- of them. (The usual ones: pickle_spec.)
 
 local pickle = require "mp.pickle"
+local tools = require "spec.pickle_tools"
 
-local function copy(v)
-    return pickle.loads(pickle.dumps(v))
-end
-
---- The message of the PicklingError that `f(...)` raises.
-local function refusal(f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal("PicklingError", type(e) == "table" and e.kind
-        or tostring(e))
-    return e.message
-end
-
---- A module of this name for one spec.
-local function with_module(finally, name, module)
-    package.loaded[name] = module
-    finally(function()
-        package.loaded[name] = nil
-    end)
-    return module
-end
+local copy, refusal, with_module = tools.copy, tools.refusal,
+    tools.with_module
 
 describe("pickle of odd values", function()
     it("keeps strings of any bytes and size as keys", function()

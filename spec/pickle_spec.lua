@@ -3,30 +3,14 @@
 
 local pickle = require "mp.pickle"
 local mp = require "mp"
+local helper = require "spec.helper"
+local tools = require "spec.pickle_tools"
 
-local function copy(v)
-    return pickle.loads(pickle.dumps(v))
-end
-
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message
-end
+local failure = helper.failure
+local copy, with_module = tools.copy, tools.with_module
 
 local function refusal(v)
-    return failure("PicklingError", pickle.dumps, v)
-end
-
---- A module of this name for one spec.
-local function with_module(finally, name, module)
-    package.loaded[name] = module
-    finally(function()
-        package.loaded[name] = nil
-    end)
-    return module
+    return tools.refusal(pickle.dumps, v)
 end
 
 describe("pickle of scalars", function()

@@ -71,10 +71,8 @@ end
 --- The error object that `f(...)` raises, which is of this kind, and its
 -- message.
 function M.failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e, e.message
+    local message, e = helper.failure(kind, f, ...)
+    return e, message
 end
 
 --- The seconds that `f(...)` takes.
@@ -123,17 +121,10 @@ function M.count_processes(pool, n)
     return count
 end
 
---- Is there a process of this id (a zombie is none)?
-local function exists(pid)
-    local file <close> = io.open("/proc/" .. pid .. "/stat")
-    local text = file and file:read("a") or ""
-    return text ~= "" and not text:match("%) [ZX]")
-end
-
 --- Is there none of these processes any more?
 function M.all_gone(pids)
     for _, pid in ipairs(pids) do
-        if exists(pid) then
+        if not helper.is_gone(pid) then
             return false
         end
     end

@@ -3,31 +3,12 @@
 
 local helper = require "spec.helper"
 local mp = require "mp"
+local start = require "spec.start_tools"
 
--- The fork server is there for good once it is there, and the arena with it:
--- before the first spec looks.
-do
-    local p <close> = mp.get_context("forkserver").Process()
-    p:start()
-end
+start.start_server()
 
-local METHODS <const> = mp.get_all_start_methods()
-
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message
-end
-
---- it() for each method: body(context, method).
-local function each(title, body)
-    for _, method in ipairs(METHODS) do
-        it(title .. ", by " .. method, function()
-            body(mp.get_context(method), method)
-        end)
-    end
-end
+local failure = helper.failure
+local METHODS <const>, each <const> = start.METHODS, start.each
 
 --- Runs p to its end, and returns what it puts into the queue.
 local function said_by(p, queue)
@@ -37,15 +18,6 @@ local function said_by(p, queue)
     assert.are.equal(0, p.exitcode)
     p:close()
     return said
-end
-
---- Runs a script whose METHOD is the given one.
-local function run(method, text)
-    return helper.run({helper.tmpfile(([[
-        local METHOD = %q
-        local mp = require "mp"
-        local ctx = mp.get_context(METHOD)
-        %s]]):format(method, text), ".lua")})
 end
 
 describe("a process", function()
@@ -123,7 +95,7 @@ describe("a process", function()
     for _, method in ipairs(METHODS) do
         it("PRC-13 tells under its name what ended it, by " .. method,
             function()
-            local result = run(method, [[
+            local result = start.run(method, [[
                 local function inner() error("boom") end
                 local function job(a) inner() end
                 local function try(opts)
@@ -141,12 +113,12 @@ describe("a process", function()
                 error()]])
             assert.are.equal(1, result.code) -- the last line fails, too
             assert.are.equal("1 1 1 1 ", result.stdout)
-            local place = "Process worker bee:\n[^\n]*lua:4: boom\n" ..
+            local place = "Process worker bee:\n[^\n]*lua:1: boom\n" ..
                 "stack traceback:\n%s*%[C%]: in function 'error'\n" ..
-                "%s*[^\n]*lua:4: in "
+                "%s*[^\n]*lua:1: in "
             assert.matches(place, result.stderr)
             assert.matches("Process Process%-2:\n[^\n]*TypeError: " ..
-                "function [^\n]*lua:5%(?%)? takes 1 argument %(2 given%)",
+                "function [^\n]*lua:2%(?%)? takes 1 argument %(2 given%)",
                 result.stderr)
             assert.matches("Process%-3:\n[^\n]*unexpected keyword argument " ..
                 "'z'", result.stderr)
@@ -190,7 +162,7 @@ describe("a process", function()
 
     for _, method in ipairs(METHODS) do
         it("PRC-18 flushes its files, once, by " .. method, function()
-            local result = run(method, [[
+            local result = start.run(method, [[
                 local path = os.tmpname()
                 io.stdout:setvbuf("full")
                 io.write("a ")
@@ -312,7 +284,7 @@ describe("a running process", function()
             for text, code in pairs{[""] = 0, ["os.exit(3, true)"] = 3,
                 ["os.exit(4)"] = 4, ["error('x')"] = 1} do
                 local before = mp.monotonic()
-                local result = run(method, [[
+                local result = start.run(method, [[
                     ctx.Process{target = mp.sleep, args = {30},
                         daemon = true}:start()
                     ctx.Process{target = function()

@@ -1,15 +1,10 @@
 -- Queue, SimpleQueue, JoinableQueue.
 
+local helper = require "spec.helper"
 local mp = require "mp"
 local core = require "mp.core"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message, e
-end
+local failure = helper.failure
 
 --- Runs f(...) in a child and waits for its end; returns its exit code.
 local function in_child(f, ...)

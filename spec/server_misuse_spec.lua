@@ -3,13 +3,12 @@
 -- left behind.
 
 local helper = require "spec.helper"
+local start = require "spec.start_tools"
 
--- `run(opts)`: the exit code of a process by the server. `server()`: the pid
--- of the server, the only child that was started with these words.
+-- `server()`: the pid of the server, the only child that was started with
+-- these words.
 local HEAD <const> = [[
-    local mp = require "mp"
     local core = require "mp.core"
-    local ctx = mp.get_context("forkserver")
     local function read(path)
         local file <close> = io.open(path)
         return file and file:read("a") or ""
@@ -24,17 +23,6 @@ local HEAD <const> = [[
     end
     local function signal(pid, name)
         os.execute("kill -" .. name .. " " .. pid)
-    end
-    local function try(f, ...)
-        local r = table.pack(pcall(f, ...))
-        for i = 1, r.n do r[i] = tostring(r[i]) end
-        r[1] = r[1] == "true" and "ok" or "failed"
-        print((table.concat(r, " "):gsub("\n.*", "")))
-    end
-    local function run(opts)
-        local p <close> = ctx.Process(opts or {target = os.exit, args = {7}})
-        p:start()
-        return p:join(20), p.exitcode
     end
     -- How many children are left, and whether more bytes than at the last
     -- call: when nothing changes any more. (A server lets go of what it had
@@ -57,15 +45,7 @@ local HEAD <const> = [[
 
 --- The lines that a script prints behind the head; its arguments are `...`.
 local function lines(text, args)
-    local path = helper.tmpfile(HEAD .. text, ".lua")
-    local result, list = helper.run({path, table.unpack(args or {})},
-        {timeout = 60}), {}
-    assert.is_false(result.timed_out, result.stdout .. result.stderr)
-    assert.are.equal(0, result.code, result.stderr)
-    for line in result.stdout:gmatch("[^\n]+") do
-        list[#list + 1] = line
-    end
-    return list, result.stderr
+    return start.lines("forkserver", HEAD .. text, args, {timeout = 60})
 end
 
 describe("a preload", function()

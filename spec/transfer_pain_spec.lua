@@ -4,43 +4,21 @@
 local mp = require "mp"
 local pickle = require "mp.pickle"
 local helper = require "spec.helper"
+local tools = require "spec.pickle_tools"
+local start = require "spec.start_tools"
 local lfs = require "lfs"
 
 local WAIT <const> = 30
 
--- A forkserver stays when it is there: it comes before the first spec looks.
-for _, method in ipairs(mp.get_all_start_methods()) do
-    if method == "forkserver" then
-        local p = mp.get_context(method).Process {target = type, args = {1}}
-        p:start()
-        p:join()
-    end
-end
+start.start_server()
 
-local function copy(v)
-    return pickle.loads(pickle.dumps(v))
-end
+local copy, refusal, with_module = tools.copy, tools.refusal,
+    tools.with_module
 
 --- f(...) in a worker of a new pool.
 local function in_worker(f, ...)
     local pool <close> = mp.Pool(1)
     return pool:apply(f, table.pack(...))
-end
-
-local function refusal(f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal("PicklingError", type(e) == "table" and e.kind
-        or tostring(e))
-    return e.message
-end
-
-local function with_module(finally, name, module)
-    package.loaded[name] = module
-    finally(function()
-        package.loaded[name] = nil
-    end)
-    return module
 end
 
 -- C modules -----------------------------------------------------------------

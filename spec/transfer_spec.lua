@@ -2,18 +2,12 @@
 -- door. Then what users of other libraries complained of, one case each.
 
 local mp = require "mp"
+local start = require "spec.start_tools"
 local Point = require "spec.methods.part".Point
 
 local WAIT <const> = 30
 
--- A forkserver stays when it is there: it comes before the first spec looks.
-for _, method in ipairs(mp.get_all_start_methods()) do
-    if method == "forkserver" then
-        local p = mp.get_context(method).Process {target = type, args = {1}}
-        p:start()
-        p:join()
-    end
-end
+start.start_server()
 
 -- The doors -----------------------------------------------------------------
 

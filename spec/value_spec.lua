@@ -1,15 +1,10 @@
 -- mp.Value and mp.RawValue. (Arrays: array_spec; cells and deaths at the
 -- floor below: runtime/value_spec.c.)
 
+local helper = require "spec.helper"
 local mp = require "mp"
 
---- The error object that `f(...)` raises, which is of this kind.
-local function failure(kind, f, ...)
-    local ok, e = pcall(f, ...)
-    assert.is_false(ok)
-    assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
-    return e.message
-end
+local failure = helper.failure
 
 local function set(v, x)
     v.value = x

@@ -334,8 +334,8 @@ static int make_raw_array(lua_State *L) {
 
 void bind_array_open(lua_State *L) {
     mp_array_open();
-    bind_class_open(L, &cells_array);
-    bind_class_open(L, &cells_raw_array);
+    bind_class_open(&cells_array);
+    bind_class_open(&cells_raw_array);
     lua_pushcfunction(L, make_array);
     lua_setfield(L, -2, "Array");
     lua_pushcfunction(L, make_raw_array);

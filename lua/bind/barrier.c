@@ -194,7 +194,7 @@ static int new_barrier(lua_State *L) {
 
 void bind_barrier_open(lua_State *L) {
     mp_barrier_open();
-    bind_class_open(L, &barrier_class);
+    bind_class_open(&barrier_class);
     lua_pushcfunction(L, new_barrier);
     lua_setfield(L, -2, "Barrier");
 }

@@ -72,7 +72,7 @@ int bind_raise_arrived(lua_State *L);
 
 /* Enters the class's code in the table of the unpickler. Its metatable is made
    with its first object: a new thread's state has no use for most. */
-void bind_class_open(lua_State *L, const bind_class *class);
+void bind_class_open(const bind_class *class);
 
 /* Pushes the class's metatable. */
 void bind_class_push(lua_State *L, const bind_class *class);
@@ -128,5 +128,11 @@ void bind_interrupted(lua_State *L);
 /* Makes sure this thread is a participant (opens the arena at first use),
    or raises OSError; StateError in a child forked outside mp. */
 void bind_open_runtime(lua_State *L);
+
+/* ---- mp's own Lua modules (check.c) --------------------------------- */
+
+/* Pushes field `name` of the module, which is loaded if it was not: only then
+   is there a need of `require`. Raises as that. */
+void bind_push_member(lua_State *L, const char *module, const char *name);
 
 #endif

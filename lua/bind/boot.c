@@ -164,18 +164,9 @@ mp_ref bind_boot_message(lua_State *L, int birth, int first, int n) {
 
 /* ---- the new state ---------------------------------------------------- */
 
-/* Pushes field `name` of the module mp.process. */
-static void push_of_process(lua_State *L, const char *name) {
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "mp.process");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, name);
-    lua_remove(L, -2);
-}
-
 /* (error value): tells it on stderr, as the process would. */
 static int tell(lua_State *L) {
-    push_of_process(L, "_report");
+    bind_push_member(L, "mp.process", "_report");
     lua_insert(L, 1);
     lua_call(L, 1, 0);
     return 0;
@@ -205,7 +196,7 @@ static int run_message(lua_State *L) {
     int n = message_take(L, boot->message, -1);
     n -= BEFORE_JOB;
     if (!lua_isfunction(L, BEFORE_JOB + 1)) {
-        push_of_process(L, "_run");
+        bind_push_member(L, "mp.process", "_run");
         lua_insert(L, BEFORE_JOB + 1);
         n++;
     }
@@ -239,12 +230,8 @@ static void complain(int r) {
 /* ---- the fork server -------------------------------------------------- */
 
 mp_ref bind_boot_preload(lua_State *L) {
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "mp.program");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "_preload");
+    bind_push_member(L, "mp.program", "_preload");
     lua_call(L, 0, 1);
-    lua_replace(L, -2);
     mp_ref message = bind_boot_message(L, 0, lua_gettop(L), 1);
     lua_pop(L, 1);
     return message;

@@ -39,7 +39,7 @@ mp_ref bind_boot_preload(lua_State *L);
    name. Never raises. */
 int bind_boot_run(lua_State *L, mp_boot_shm *boot);
 
-/* core.settle and core.process's start_fresh, birth, child. */
+/* core.settle, and core.process's birth, program, executable, child. */
 void bind_boot_open(lua_State *L);
 
 #endif

@@ -86,8 +86,8 @@ int cells_copy(lua_State *L, const bind_object *o);
 
 /* ---- classes -------------------------------------------------------- */
 
-/* Finishes a class's metatable: __index is `index` with the table of `methods`,
-   and for a class that locks those of its lock (get_lock, acquire ...), as
+/* Finishes a class's metatable: __index is `index` with the table of
+   `methods`, and for a class that locks those of its lock (get_lock ...), as
    its first upvalue; cells_method looks the key at 2 up there, nil when
    unknown. */
 void cells_finish(lua_State *L, lua_CFunction index, const luaL_Reg *methods,

@@ -96,3 +96,17 @@ void bind_open_runtime(lua_State *L) {
                    "this process was forked outside of mp: it cannot use mp");
     bind_oserror(L, r, "cannot open the shared memory of mp");
 }
+
+void bind_push_member(lua_State *L, const char *module, const char *name) {
+    luaL_checkstack(L, 4, module);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    if (lua_getfield(L, -1, module) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_getglobal(L, "require");
+        lua_pushstring(L, module);
+        lua_call(L, 1, 1);
+    }
+    lua_getfield(L, -1, name);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}

@@ -218,7 +218,7 @@ static int new_cond(lua_State *L) {
 
 void bind_cond_open(lua_State *L) {
     mp_cond_open();
-    bind_class_open(L, &cond_class);
+    bind_class_open(&cond_class);
     lua_pushcfunction(L, new_cond);
     lua_setfield(L, -2, "Condition");
 }

@@ -1,8 +1,8 @@
 #include "bind/core.h"
 
 #include "bind/bind.h"
-#include "bind/thread.h"
 #include "bind/globals.h"
+#include "bind/thread.h"
 
 __attribute__((visibility("default"))) int luaopen_mp_core(lua_State *L) {
     luaL_checkversion(L);

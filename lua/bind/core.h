@@ -17,6 +17,10 @@ void bind_boot_open(lua_State *L);    /* core.settle, more of process */
 void bind_pool_open(lua_State *L);    /* core.pool */
 void bind_debug_open(lua_State *L);   /* core.debug */
 
+/* Gives the math.randomseed on top (popped) a seed that nobody can foretell;
+   anything else there is left alone. (system.c) */
+void bind_reseed(lua_State *L);
+
 int luaopen_mp_core(lua_State *L);
 
 #endif

@@ -75,7 +75,7 @@ static int new_event(lua_State *L) {
 
 void bind_event_open(lua_State *L) {
     mp_event_open();
-    bind_class_open(L, &event_class);
+    bind_class_open(&event_class);
     lua_pushcfunction(L, new_event);
     lua_setfield(L, -2, "Event");
 }

@@ -209,18 +209,14 @@ static bool look(lua_State *L, int value, int functions, uint64_t *hash) {
 
 void globals_reached(lua_State *L, int value, int functions) {
     uint64_t hash;
-    if (lua_istable(L, value) ||
-        (lua_isfunction(L, value) && !lua_iscfunction(L, value)))
-        look(L, value, functions, &hash);
+    if (globals_inside(L, value)) look(L, value, functions, &hash);
 }
 
 /* Pushes what stands for the inside of the value at `value`. */
 static void push_print(lua_State *L, const pack_store *store, int value) {
     uint64_t hash;
-    int type = lua_type(L, value);
-    bool inside = type == LUA_TTABLE ||
-                  (type == LUA_TFUNCTION && !lua_iscfunction(L, value));
-    if (!inside || goes_by_name(L, store, globals_pointer(L), value))
+    if (!globals_inside(L, value) ||
+        goes_by_name(L, store, globals_pointer(L), value))
         lua_pushboolean(L, 1);
     else if (look(L, value, 0, &hash))
         lua_pushinteger(L, (lua_Integer)hash);

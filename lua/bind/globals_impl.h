@@ -47,6 +47,12 @@ bool globals_class_had(lua_State *L, int snapshot, int name, int entry,
    GLOBALS_SMALL values: else those among the first of them. */
 void globals_reached(lua_State *L, int value, int functions);
 
+/* Has the value an inside, which may change while it stays the same? */
+static inline bool globals_inside(lua_State *L, int value) {
+    return lua_istable(L, value) ||
+           (lua_isfunction(L, value) && !lua_iscfunction(L, value));
+}
+
 /* Pushes the table of registered classes: name -> entry. */
 void globals_push_classes(lua_State *L);
 

@@ -112,10 +112,8 @@ static void need(bundle *b, int name, int reader) {
     lua_pushvalue(L, name);
     lua_rawget(L, -2);
     lua_replace(L, value);
-    bool inside = lua_istable(L, value) ||
-                  (lua_isfunction(L, value) && !lua_iscfunction(L, value));
     if (!is_seen(b, name)) {
-        if (inside) set_seen(b, name);
+        if (globals_inside(L, value)) set_seen(b, name);
         if (!globals_had(L, b->snapshot, name, value, b->functions)) {
             set_seen(b, name);
             enqueue(b, name, false, reader);

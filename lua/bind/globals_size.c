@@ -1,5 +1,6 @@
 /* The warning of a job that carries much.  Sizes are found by encoding each
    part once more, which happens once in a process. */
+#include "bind/bind.h"
 #include "bind/code.h"
 #include "bind/globals_impl.h"
 
@@ -90,12 +91,7 @@ static void push_megabytes(lua_State *L, size_t size) {
 
 /* (text): tells the logger. */
 static int warn(lua_State *L) {
-    lua_pushglobaltable(L);
-    lua_pushliteral(L, "require");
-    lua_rawget(L, -2);
-    lua_pushliteral(L, "mp.log");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "_warn_once");
+    bind_push_member(L, "mp.log", "_warn_once");
     lua_pushliteral(L, "upvalues");
     lua_pushvalue(L, 1);
     lua_call(L, 2, 0);

@@ -336,6 +336,6 @@ const bind_class bind_job_class = {
     .name = "imap iterator", .methods = methods, .meta = meta};
 
 void bind_job_open(lua_State *L) {
-    bind_class_open(L, &bind_job_class);
+    bind_class_open(&bind_job_class);
     job_make_open(L);
 }

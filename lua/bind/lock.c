@@ -211,8 +211,8 @@ bind_object *bind_test_lock(lua_State *L, int arg, bool *recursive) {
 
 void bind_lock_open(lua_State *L) {
     mp_lock_open();
-    bind_class_open(L, &lock_class);
-    bind_class_open(L, &rlock_class);
+    bind_class_open(&lock_class);
+    bind_class_open(&rlock_class);
     lua_pushcfunction(L, new_lock);
     lua_setfield(L, -2, "Lock");
     lua_pushcfunction(L, new_rlock);

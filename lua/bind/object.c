@@ -28,8 +28,7 @@ static int object_close(lua_State *L) {
     return 0;
 }
 
-void bind_class_open(lua_State *L, const bind_class *class) {
-    (void)L;
+void bind_class_open(const bind_class *class) {
     atomic_store_explicit(&by_code[class->code], class,
                           memory_order_relaxed);
 }

@@ -5,7 +5,6 @@
 #include <errno.h>
 
 #include "bind/core.h"
-#include "bind/globals.h"
 #include "bind/gc.h"
 #include "bind/globals.h"
 #include "bind/message.h"
@@ -321,7 +320,7 @@ const bind_class bind_pool_class = {.name = "Pool",
 void bind_pool_open(lua_State *L) {
     static const luaL_Reg functions[] = {{"new", pool_new}, {NULL, NULL}};
     mp_pool_open();
-    bind_class_open(L, &bind_pool_class);
+    bind_class_open(&bind_pool_class);
     luaL_newlib(L, functions);
     bind_job_open(L);
     bind_worker_open(L);

@@ -79,11 +79,7 @@ static int make_hooks(lua_State *L) {
     lua_insert(L, 1);
     bool ok = lua_pcall(L, 1, LUA_MULTRET, 0) == LUA_OK;
     int n = lua_gettop(L);
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "mp.pool");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "_fresh_hooks");
-    lua_replace(L, -2);
+    bind_push_member(L, "mp.pool", "_fresh_hooks");
     lua_insert(L, 1);
     lua_pushboolean(L, ok);
     lua_insert(L, 2);

@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "bind/bind.h"
@@ -22,8 +21,6 @@
 #include "bind/gc.h"
 #include "bind/thread.h"
 #include "mem/arena.h"
-#include "os/child.h"
-#include "os/random.h"
 #include "proc/family.h"
 #include "proc/proc.h"
 #include "proc/start.h"
@@ -56,16 +53,6 @@ static int end_state(lua_State *L) {
 
 /* ---- a child's state ------------------------------------------------ */
 
-/* os.exit([code [, close]]) in a child: `close` is not heeded. */
-static int child_exit(lua_State *L) {
-    int code;
-    if (lua_isboolean(L, 1))
-        code = lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
-    else
-        code = (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
-    mp_family_exit(code);
-}
-
 /* The guard's __close: the state is being closed by an os.exit that was
    taken before the fork. Its code cannot be known here; going on would run
    what the parent has to close. */
@@ -77,7 +64,7 @@ static int guard_close(lua_State *L) {
 /* What a child needs, at hand in one list. */
 enum { KIT_GUARD = 1, KIT_OS, KIT_EXIT, KIT_CHILD_EXIT, KIT_SEED };
 
-/* os.exit = child_exit; one in Lua is the user's own and ends in the one
+/* os.exit = bind_thread_exit; one in Lua is the user's own and ends in the one
    in C. */
 static void replace_exit(lua_State *L, int kit) {
     if (lua_rawgeti(L, kit, KIT_OS) == LUA_TTABLE) {
@@ -93,18 +80,6 @@ static void replace_exit(lua_State *L, int kit) {
     lua_pop(L, 1);
 }
 
-static void reseed(lua_State *L, int kit) {
-    lua_Integer seed[2];
-    if (lua_rawgeti(L, kit, KIT_SEED) == LUA_TFUNCTION &&
-        mp_random_bytes(seed, sizeof seed) == 0) {
-        lua_pushinteger(L, seed[0]);
-        lua_pushinteger(L, seed[1]);
-        lua_call(L, 2, 0);
-    } else {
-        lua_pop(L, 1);
-    }
-}
-
 /* Nothing is allocated here: a child of a small job is mostly the pages that
    it touches first. The table CHILDREN is emptied when it is next used. */
 void bind_child_enter(lua_State *L) {
@@ -114,7 +89,8 @@ void bind_child_enter(lua_State *L) {
     bind_gc_in_child(L);
     bind_thread_end_in_child();
     replace_exit(L, kit);
-    reseed(L, kit);
+    lua_rawgeti(L, kit, KIT_SEED);
+    bind_reseed(L);
     lua_rawgeti(L, kit, KIT_GUARD);
     lua_replace(L, kit);
     lua_toclose(L, kit);
@@ -207,9 +183,12 @@ static int start_child(lua_State *L, child *c, bool daemon,
     c->ref = luaL_ref(L, -2);
     int r = mp_family_start(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
                             daemon, start);
-    if (r < 0) forget(L, c);
-    if (r == 0) c->pid = c->relative->proc.pid;
-    if (r == 0) c->tag = c->relative->proc.tag;
+    if (r < 0) {
+        forget(L, c);
+    } else if (r == 0) {
+        c->pid = c->relative->proc.pid;
+        c->tag = c->relative->proc.tag;
+    }
     lua_pop(L, 1);
     return r;
 }
@@ -236,12 +215,8 @@ enum { METHOD = 1, A_BIRTH, JOB, FRESH_OBJECT, FRESH_DAEMON };
 /* What mp.program._argv() says, as an array; its strings stay on the stack,
    in their table. */
 void bind_process_argv(lua_State *L, const char **argv) {
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "mp.program");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "_argv");
+    bind_push_member(L, "mp.program", "_argv");
     lua_call(L, 0, 1);
-    lua_replace(L, -2);
     int n = 0;
     while (n < BIND_WORDS && lua_rawgeti(L, -1, n + 1) == LUA_TSTRING) {
         argv[n++] = lua_tostring(L, -1);
@@ -268,7 +243,7 @@ static int process_start_fresh(lua_State *L) {
     lua_insert(L, FRESH_DAEMON + 1);
     child *c = new_child(L, FRESH_OBJECT);
     int place = lua_gettop(L);
-    if (strcmp(method->name, "thread") != 0) bind_process_argv(L, argv);
+    if (method->start != mp_start_thread) bind_process_argv(L, argv);
     mp_ref message =
         bind_boot_message(L, A_BIRTH, FRESH_DAEMON + 1, n + 1);
     mp_start start = {.method = method,
@@ -433,14 +408,6 @@ static int process_tag(lua_State *L) {
     return 1;
 }
 
-/* pidfd(pid) -> descriptor that is readable when it has ended */
-static int process_pidfd(lua_State *L) {
-    int fd = mp_child_pidfd((pid_t)luaL_checkinteger(L, 1));
-    if (fd < 0) bind_oserror(L, fd, "sentinel");
-    lua_pushinteger(L, fd);
-    return 1;
-}
-
 /* parameters(function) -> how many, whether there may be more */
 static int process_parameters(lua_State *L) {
     lua_Debug ar;
@@ -484,7 +451,7 @@ static void open_kit(lua_State *L) {
     lua_rawseti(L, -2, KIT_GUARD);
     lua_pushliteral(L, "exit");
     lua_rawseti(L, -2, KIT_EXIT);
-    lua_pushcfunction(L, child_exit);
+    lua_pushcfunction(L, bind_thread_exit);
     lua_rawseti(L, -2, KIT_CHILD_EXIT);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_getfield(L, -1, "os");
@@ -505,11 +472,10 @@ static void open_at_exit(void) {
 void bind_process_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"start", process_start}, {"start_fresh", process_start_fresh},
-        {"active", process_active},
-        {"methods", process_methods}, {"threads", process_threads},
-        {"alive", process_alive},
+        {"active", process_active}, {"methods", process_methods},
+        {"threads", process_threads}, {"alive", process_alive},
         {"await", process_await}, {"tag", process_tag},
-        {"pidfd", process_pidfd}, {"parameters", process_parameters},
+        {"parameters", process_parameters},
         {NULL, NULL}};
     open_child_class(L);
     lua_newtable(L);

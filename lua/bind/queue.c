@@ -364,6 +364,6 @@ void bind_queue_open(lua_State *L) {
         {"JoinableQueue", core_joinable_queue},
         {NULL, NULL}};
     mp_queue_declare();
-    for (int i = 0; i < CLASSES; i++) bind_class_open(L, &classes[i]);
+    for (int i = 0; i < CLASSES; i++) bind_class_open(&classes[i]);
     luaL_setfuncs(L, functions, 0);
 }

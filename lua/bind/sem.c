@@ -127,8 +127,8 @@ static int new_bounded(lua_State *L) {
 
 void bind_sem_open(lua_State *L) {
     mp_sem_open();
-    bind_class_open(L, &sem_class);
-    bind_class_open(L, &bounded_class);
+    bind_class_open(&sem_class);
+    bind_class_open(&bounded_class);
     lua_pushcfunction(L, new_sem);
     lua_setfield(L, -2, "Semaphore");
     lua_pushcfunction(L, new_bounded);

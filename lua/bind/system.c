@@ -73,6 +73,17 @@ static int system_random(lua_State *L) {
     return 1;
 }
 
+void bind_reseed(lua_State *L) {
+    lua_Integer seed[2];
+    if (!lua_isfunction(L, -1) || mp_random_bytes(seed, sizeof seed) < 0) {
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pushinteger(L, seed[0]);
+    lua_pushinteger(L, seed[1]);
+    lua_call(L, 2, 0);
+}
+
 void bind_system_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"sleep", system_sleep},         {"time", system_time},

@@ -12,7 +12,6 @@
 #include "bind/core.h"
 #include "bind/pool.h"
 #include "mem/slot.h"
-#include "os/random.h"
 #include "proc/family.h"
 #include "proc/start.h"
 
@@ -43,28 +42,16 @@ void bind_thread_leave(int code) {
 
 void bind_thread_end_in_child(void) { here = NULL; }
 
-/* os.exit([code [, close]]): the state is always closed. */
-static int thread_exit(lua_State *L) {
+int bind_thread_exit(lua_State *L) {
     int code;
     if (lua_isboolean(L, 1))
         code = lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
     else
         code = (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
     if (!here) mp_family_exit(code);
-    if (here->closing) return luaL_error(L, "the thread is ending");
+    if (here->closing)
+        return luaL_error(L, "os.exit: the thread is ending already");
     bind_thread_leave(code & 0xff);
-}
-
-/* A state seeds itself by its address and the second. */
-static void reseed(lua_State *L) {
-    lua_Integer seed[2];
-    lua_getglobal(L, "math");
-    if (!lua_istable(L, -1)) return;
-    lua_getfield(L, -1, "randomseed");
-    if (mp_random_bytes(seed, sizeof seed) < 0) return;
-    lua_pushinteger(L, seed[0]);
-    lua_pushinteger(L, seed[1]);
-    lua_call(L, 2, 0);
 }
 
 static int furnish(lua_State *L) {
@@ -77,10 +64,15 @@ static int furnish(lua_State *L) {
     lua_setfield(L, -2, "thread_of"); /* a forked copy is no thread */
     lua_getglobal(L, "os");
     if (lua_istable(L, -1)) {
-        lua_pushcfunction(L, thread_exit);
+        lua_pushcfunction(L, bind_thread_exit);
         lua_setfield(L, -2, "exit");
     }
-    reseed(L);
+    lua_getglobal(L, "math");
+    if (lua_istable(L, -1)) {
+        /* It seeded itself by its address and the second. */
+        lua_getfield(L, -1, "randomseed");
+        bind_reseed(L);
+    }
     lua_settop(L, 0);
     return 0;
 }

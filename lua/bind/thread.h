@@ -27,6 +27,10 @@ int bind_thread_state(bind_thread_work f, void *ctx, bool *exited);
 /* In f: as os.exit. */
 _Noreturn void bind_thread_leave(int code);
 
+/* os.exit([code [, close]]) in a thread, whose state is closed whatever
+   `close` is, and in a forked child, whose state never is. */
+int bind_thread_exit(lua_State *L);
+
 /* In a copy of this process: it is no thread any more, and an os.exit that was
    taken in one ends the process. */
 void bind_thread_end_in_child(void);

@@ -173,8 +173,8 @@ static int make_raw_value(lua_State *L) {
 
 void bind_value_open(lua_State *L) {
     mp_array_open();
-    bind_class_open(L, &cells_value);
-    bind_class_open(L, &cells_raw_value);
+    bind_class_open(&cells_value);
+    bind_class_open(&cells_raw_value);
     lua_pushcfunction(L, make_value);
     lua_setfield(L, -2, "Value");
     lua_pushcfunction(L, make_raw_value);

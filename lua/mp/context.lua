@@ -8,10 +8,6 @@ local M = {}
 
 local THREADED <const> = "forkserver" -- the default beside other threads
 
---- How many threads this process has.
----@return integer
-M._threads = core.process.threads
-
 local contexts = {} -- by method; made when first asked for
 
 -- The default method, once it is fixed: here, or by whom started this process.
@@ -30,7 +26,7 @@ M._receive()
 --- The method that suits this process: a copy of one that has more threads
 -- than the one that forks would find their locks taken for ever.
 local function default()
-    return M._threads() > 1 and THREADED or "fork"
+    return core.process.threads() > 1 and THREADED or "fork"
 end
 
 --- The start methods of this build, the default first.

@@ -171,11 +171,11 @@ end
 --- Makes the core of a pool. Raises what cannot travel to its workers.
 local function start(method, n, most, hooks, initializer, args)
     if method == "fork" then
-        hooks.setup = setup(initializer, args, process._card())
+        hooks.setup = setup(initializer, args, birth._card())
         return native.new(n, most, hooks, method)
     end
     return authkey.starting(native.new, n, most, hooks, method,
-        birth._birth(describe(1, process._card())), initializer or false,
+        birth._birth(describe(1, birth._card())), initializer or false,
         args)
 end
 

@@ -31,7 +31,7 @@ local FIELDS <const> = {
 local Process = class.root(class.new("Process"))
 M.Process = Process
 M.parent_process = birth.parent_process
-M._card, M._birth, M._report = birth._card, birth._birth, birth._report
+M._report = birth._report
 
 local NO_ARGS <const> = {n = 0}
 
@@ -235,7 +235,7 @@ local function start_fresh(self, method)
 end
 
 local function start_copy(self)
-    if context._threads() > 1 then
+    if core.process.threads() > 1 then
         log._warn_once("fork", "this process has threads: the copy that fork "
             .. "makes has one, and may hang; use 'forkserver' or 'spawn'")
     end
@@ -450,12 +450,14 @@ function M.current_process()
     return this.process
 end
 
---- This process's children that run. Those that have ended are joined.
----@return table list of Process objects, oldest first
-function M.active_children()
+--- The objects of what this state started and what runs: processes, or
+-- mp.threading's threads. Those that have ended are joined.
+---@param threads boolean
+---@return table list, oldest first
+function M._active(threads)
     local list = {}
     for _, object in ipairs(core.process.active()) do
-        if not object._is_thread then -- those are mp.threading's
+        if (object._is_thread or false) == threads then
             list[#list + 1] = object
         end
     end
@@ -463,6 +465,12 @@ function M.active_children()
         return a._number < b._number
     end)
     return list
+end
+
+--- This process's children that run. Those that have ended are joined.
+---@return table list of Process objects, oldest first
+function M.active_children()
+    return M._active(false)
 end
 
 --- An object for a process that start() did not make: the main one, or a

@@ -60,7 +60,7 @@ function Thread:__tostring()
         self._daemon and " daemon" or "")
 end
 
--- The thread that asks --------------------------------------------------------
+-- The thread that asks -------------------------------------------------------
 
 --- The thread that a state is in, when no Thread object started it.
 local Current = {__name = "Thread"}
@@ -122,15 +122,7 @@ end
 --- The threads that run: the one that asks, and those that it started.
 ---@return table list, oldest first
 function M.active_threads()
-    local list = {}
-    for _, object in ipairs(core.process.active()) do
-        if object._is_thread then
-            list[#list + 1] = object
-        end
-    end
-    table.sort(list, function(a, b)
-        return a._number < b._number
-    end)
+    local list = process._active(true)
     table.insert(list, 1, M.current_thread())
     return list
 end

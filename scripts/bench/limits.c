@@ -22,7 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FORKS = 1000, SPAWNS = 200, THREADS = 1000, JOBS = 16, ROUNDS = 5, WORK = 1000000 };
+enum {
+    FORKS = 1000, SPAWNS = 200, THREADS = 1000,
+    JOBS = 16, ROUNDS = 5, WORK = 1000000
+};
 
 static const char polynomial[] =
     "local n = ...\n"

@@ -378,7 +378,7 @@ static int try_program(int method, const char *const *argv, char *problem) {
 
 SPEC("spawn: what is no program is an error that says so") {
     char problem[MP_BOOT_PROBLEM];
-    char script[] = "/tmp/spawn_spec_XXXXXX";
+    char script[] = "/tmp/spawn_spec_" "XXX" "XXX";
     int fd = mkstemp(script);
     CHECK_OK(fd);
     CHECK_EQ(write(fd, "no program\n", 11), 11);
