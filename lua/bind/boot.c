@@ -12,6 +12,7 @@
 #include "bind/pack.h"
 #include "bind/pool.h"
 #include "bind/process.h"
+#include "mem/heap.h"
 #include "mem/slot.h"
 #include "proc/family.h"
 #include "proc/server.h"
@@ -229,12 +230,23 @@ static void complain(int r) {
 
 /* ---- the fork server -------------------------------------------------- */
 
-mp_ref bind_boot_preload(lua_State *L) {
+/* (address of a mp_ref): makes the message there. */
+static int make_preload(lua_State *L) {
+    mp_ref *message = lua_touserdata(L, 1);
     bind_push_member(L, "mp.program", "_preload");
     lua_call(L, 0, 1);
-    mp_ref message = bind_boot_message(L, 0, lua_gettop(L), 1);
-    lua_pop(L, 1);
-    return message;
+    *message = bind_boot_message(L, 0, lua_gettop(L), 1);
+    return 0;
+}
+
+mp_ref bind_boot_preload(lua_State *L, mp_ref job) {
+    mp_ref message = 0;
+    lua_pushcfunction(L, make_preload);
+    lua_pushlightuserdata(L, &message);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK) return message;
+    if (job) mp_free(job);
+    lua_error(L);
+    return 0;
 }
 
 /* [1] boot: loads what the owner has asked for. */

@@ -31,8 +31,9 @@ enum {
 mp_ref bind_boot_message(lua_State *L, int birth, int first, int n);
 
 /* Makes the message for a new fork server (mp_start.preload): which modules it
-   is to load. OWNED by me. */
-mp_ref bind_boot_preload(lua_State *L);
+   is to load. OWNED by me. `job` is an OWNED block, or 0: freed should this
+   raise. Wants two places on the stack. */
+mp_ref bind_boot_preload(lua_State *L, mp_ref job);
 
 /* Does what `boot` says, in a fresh state whose package.loaded has mp.core;
    returns the exit code. An error is told on stderr, headed by the process's

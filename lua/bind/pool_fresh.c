@@ -43,7 +43,7 @@ static int start_crew(lua_State *L, pool_ud *pool, mp_start *start) {
     for (int i = 0; r == -EOWNERDEAD && i <= MP_POOL_RESTARTS; i++) {
         if (i > 0) mp_pool_clear(pool_of(pool), &pool->crew);
         if (start->method->start == mp_start_server)
-            start->preload = bind_boot_preload(L);
+            start->preload = bind_boot_preload(L, 0);
         r = mp_pool_start_as(pool_of(pool), &pool->crew, start);
     }
     lua_pop(L, 1);

@@ -174,22 +174,24 @@ static int push_failure(lua_State *L, int r, const char *problem) {
     return 2;
 }
 
-/* Starts c, which is on top; it is in CHILDREN before, so that nothing can
-   fail afterwards. As mp_family_start. */
-static int start_child(lua_State *L, child *c, bool daemon,
-                       const mp_start *start) {
+/* Puts c, which is on top, into CHILDREN, so that nothing can fail once it
+   runs; push_children takes it out again should it never run. */
+static void enlist(lua_State *L, child *c) {
     push_children(L);
     lua_pushvalue(L, -2);
     c->ref = luaL_ref(L, -2);
+    lua_pop(L, 1);
+}
+
+/* Starts c, which is enlisted. As mp_family_start; never raises. */
+static int start_child(lua_State *L, child *c, bool daemon,
+                       const mp_start *start) {
     int r = mp_family_start(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
                             daemon, start);
-    if (r < 0) {
-        forget(L, c);
-    } else if (r == 0) {
+    if (r == 0) {
         c->pid = c->relative->proc.pid;
         c->tag = c->relative->proc.tag;
     }
-    lua_pop(L, 1);
     return r;
 }
 
@@ -202,6 +204,7 @@ static int process_start(lua_State *L) {
     bind_open_runtime(L);
     bind_gc_before_fork(L);
     child *c = new_child(L, OBJECT);
+    enlist(L, c);
     int r = start_child(L, c, lua_toboolean(L, DAEMON), NULL);
     if (r == 1) run_child(L);
     return r < 0 ? push_failure(L, r, "") : 1;
@@ -243,6 +246,7 @@ static int process_start_fresh(lua_State *L) {
     lua_insert(L, FRESH_DAEMON + 1);
     child *c = new_child(L, FRESH_OBJECT);
     int place = lua_gettop(L);
+    enlist(L, c);
     if (method->start != mp_start_thread) bind_process_argv(L, argv);
     mp_ref message =
         bind_boot_message(L, A_BIRTH, FRESH_DAEMON + 1, n + 1);
@@ -251,8 +255,8 @@ static int process_start_fresh(lua_State *L) {
                       .message = message,
                       .argv = argv,
                       .problem = problem};
-    if (method->start == mp_start_server) start.preload = bind_boot_preload(L);
-    lua_pushvalue(L, place);
+    if (method->start == mp_start_server)
+        start.preload = bind_boot_preload(L, message);
     int r = start_child(L, c, lua_toboolean(L, FRESH_DAEMON), &start);
     if (r < 0) return push_failure(L, r, problem);
     lua_settop(L, place);
