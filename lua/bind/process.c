@@ -19,8 +19,10 @@
 #include "bind/boot.h"
 #include "bind/core.h"
 #include "bind/gc.h"
+#include "bind/interrupt.h"
 #include "bind/thread.h"
 #include "mem/arena.h"
+#include "mem/heap.h"
 #include "proc/family.h"
 #include "proc/proc.h"
 #include "proc/start.h"
@@ -86,6 +88,7 @@ void bind_child_enter(lua_State *L) {
     luaL_checkstack(L, 8, "child");
     lua_rawgetp(L, LUA_REGISTRYINDEX, &KIT);
     int kit = lua_gettop(L);
+    bind_interrupt_in_child(L);
     bind_gc_in_child(L);
     bind_thread_end_in_child();
     replace_exit(L, kit);
@@ -101,13 +104,12 @@ void bind_child_enter(lua_State *L) {
 enum { BEGIN = 1, REPORT, OBJECT, DAEMON }; /* arguments of start */
 
 /* A Child for the Process object at `object`. */
-static child *new_child(lua_State *L, int object) {
+static void new_child(lua_State *L, int object) {
     child *c = lua_newuserdatauv(L, sizeof *c, 1);
     *c = (child){.head = {.class = &child_class}, .ref = LUA_NOREF};
     luaL_setmetatable(L, "mp.Child");
     lua_pushvalue(L, object);
     lua_setiuservalue(L, -2, 1);
-    return c;
 }
 
 /* In a child: begin(object) -> run, then run(object), and the end. What
@@ -174,21 +176,33 @@ static int push_failure(lua_State *L, int r, const char *problem) {
     return 2;
 }
 
-/* Puts c, which is on top, into CHILDREN, so that nothing can fail once it
-   runs; push_children takes it out again should it never run. */
-static void enlist(lua_State *L, child *c) {
+/* (Child): puts it into CHILDREN, so that nothing can fail once it runs. */
+static int enlist(lua_State *L) {
+    child *c = lua_touserdata(L, 1);
     push_children(L);
-    lua_pushvalue(L, -2);
+    lua_pushvalue(L, 1);
     c->ref = luaL_ref(L, -2);
-    lua_pop(L, 1);
+    return 0;
 }
 
-/* Starts c, which is enlisted. As mp_family_start; never raises. */
-static int start_child(lua_State *L, child *c, bool daemon,
+/* Starts the Child at `place`. As mp_family_start; raises what enlist does,
+   with what `start` owns freed. */
+static int start_child(lua_State *L, int place, bool daemon,
                        const mp_start *start) {
+    child *c = lua_touserdata(L, place);
+    lua_pushcfunction(L, enlist);
+    lua_pushvalue(L, place);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        if (start && start->message) mp_free(start->message);
+        if (start && start->preload) mp_free(start->preload);
+        return lua_error(L);
+    }
     int r = mp_family_start(&c->relative, lua_topointer(L, LUA_REGISTRYINDEX),
                             daemon, start);
-    if (r == 0) {
+    if (r < 0) {
+        push_children(L); /* which takes it out */
+        lua_pop(L, 1);
+    } else if (r == 0) {
         c->pid = c->relative->proc.pid;
         c->tag = c->relative->proc.tag;
     }
@@ -203,9 +217,8 @@ static int process_start(lua_State *L) {
     lua_settop(L, DAEMON);
     bind_open_runtime(L);
     bind_gc_before_fork(L);
-    child *c = new_child(L, OBJECT);
-    enlist(L, c);
-    int r = start_child(L, c, lua_toboolean(L, DAEMON), NULL);
+    new_child(L, OBJECT);
+    int r = start_child(L, lua_gettop(L), lua_toboolean(L, DAEMON), NULL);
     if (r == 1) run_child(L);
     return r < 0 ? push_failure(L, r, "") : 1;
 }
@@ -244,9 +257,8 @@ static int process_start_fresh(lua_State *L) {
     bind_open_runtime(L);
     lua_pushvalue(L, JOB);
     lua_insert(L, FRESH_DAEMON + 1);
-    child *c = new_child(L, FRESH_OBJECT);
+    new_child(L, FRESH_OBJECT);
     int place = lua_gettop(L);
-    enlist(L, c);
     if (method->start != mp_start_thread) bind_process_argv(L, argv);
     mp_ref message =
         bind_boot_message(L, A_BIRTH, FRESH_DAEMON + 1, n + 1);
@@ -257,7 +269,7 @@ static int process_start_fresh(lua_State *L) {
                       .problem = problem};
     if (method->start == mp_start_server)
         start.preload = bind_boot_preload(L, message);
-    int r = start_child(L, c, lua_toboolean(L, FRESH_DAEMON), &start);
+    int r = start_child(L, place, lua_toboolean(L, FRESH_DAEMON), &start);
     if (r < 0) return push_failure(L, r, problem);
     lua_settop(L, place);
     return 1;
