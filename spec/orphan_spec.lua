@@ -17,7 +17,7 @@ local SCRIPT <const> = [[
     lock:acquire()
 
     local function say(word)
-        io.stdout:write(word, "\n")
+        io.stdout:write(word .. "\n") -- threads share the file
         io.stdout:flush()
     end
     local kinds = {

@@ -6,23 +6,10 @@
 #include "mem/slot.h"
 #include "region_tools.h"
 
-SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
-}
+#define LOCK_FIXTURE
+#include "lock_fixture.h"
 
-static uint32_t id, gen;
-static mp_lock_shm *lock;
-
-static void set_up(void) {
-    CHECK_OK(mp_lock_create(&id, &gen));
-    lock = mp_object_block(id);
-}
-
-static void tear_down(void) { mp_object_detach(id); }
+SPEC_PREPARE { open_with_locks(); }
 
 /* HELD       the victim has it when it dies
    ABANDONED  how many were told that its holder died
@@ -31,11 +18,7 @@ static void tear_down(void) { mp_object_detach(id); }
 enum { HELD, ABANDONED, ACQUIRED, DEADLINE };
 
 static void acquire(void) {
-    int r;
-    while ((r = mp_lock_acquire(lock, mp_deadline_in(10))) == -EINTR) {
-    }
-    CHECK(r == 0 || r == MP_LOCK_ABANDONED);
-    if (r == MP_LOCK_ABANDONED) crash_count(ABANDONED);
+    if (acquire_lock() == MP_LOCK_ABANDONED) crash_count(ABANDONED);
 }
 
 static void release(void) { CHECK_EQ(mp_lock_release(lock), 0); }
@@ -195,10 +178,7 @@ static void look_if_left(void) {
 static void leave_held(void) { holder = leave_dead(acquire); }
 
 static void acquire_left(void) {
-    int r;
-    while ((r = mp_lock_acquire(lock, mp_deadline_in(10))) == -EINTR) {
-    }
-    CHECK_EQ(r, MP_LOCK_ABANDONED);
+    CHECK_EQ(acquire_lock(), MP_LOCK_ABANDONED);
     release();
 }
 

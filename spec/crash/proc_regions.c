@@ -9,39 +9,19 @@
 #include "region_tools.h"
 #include "sync/lock.h"
 
-SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
-}
+#define LOCK_FIXTURE
+#include "lock_fixture.h"
+
+SPEC_PREPARE { open_with_locks(); }
 
 enum { PEERS = 2 };
 enum { ABANDONED, ACQUIRED }; /* notes: of the peers */
 
-static uint32_t id, gen;
-static mp_lock_shm *lock;
 static mp_proc child;
-
-static void set_up(void) {
-    CHECK_OK(mp_lock_create(&id, &gen));
-    lock = mp_object_block(id);
-}
-
-static void tear_down(void) { mp_object_detach(id); }
-
-static int acquire(void) {
-    int r;
-    while ((r = mp_lock_acquire(lock, mp_deadline_in(10))) == -EINTR) {
-    }
-    CHECK(r == 0 || r == MP_LOCK_ABANDONED);
-    return r;
-}
 
 static void peer(int which) {
     (void)which;
-    if (acquire() == MP_LOCK_ABANDONED) crash_count(ABANDONED);
+    if (acquire_lock() == MP_LOCK_ABANDONED) crash_count(ABANDONED);
     CHECK_EQ(mp_lock_release(lock), 0);
     crash_count(ACQUIRED);
 }
@@ -72,7 +52,7 @@ static void fork_one(void) {
     int r = mp_proc_fork(&child, 0);
     CHECK_OK(r);
     if (r == 0) return;
-    acquire();
+    acquire_lock();
     for (;;) pause();
 }
 
@@ -96,7 +76,7 @@ static void have_child(void) {
     int r = mp_proc_fork(&child, 0);
     CHECK_OK(r);
     if (r == 1) {
-        acquire();
+        acquire_lock();
         pass_gate();
         raise(SIGKILL);
     }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "crash.h"
+#include "lock_fixture.h"
 #include "mem/mutex.h"
 #include "mem/object.h"
 #include "mem/slot.h"
@@ -16,13 +17,9 @@
 #include "sync/cond.h"
 
 SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
+    open_with_locks();
     mp_cond_open();
     mp_barrier_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
 }
 
 enum { PEERS = 2, MOST_POINTS = 600 };

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "crash.h"
+#include "lock_fixture.h"
 #include "mem/object.h"
 #include "mem/reap.h"
 #include "mem/slot.h"
@@ -12,13 +13,9 @@
 #include "sync/cond.h"
 
 SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
+    open_with_locks();
     mp_cond_open();
     mp_barrier_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
 }
 
 enum { SLEEPERS = 3, PEERS = SLEEPERS + 1, MOST_POINTS = 350 };

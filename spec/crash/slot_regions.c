@@ -7,29 +7,16 @@
 #include "region_tools.h"
 #include "sync/lock.h"
 
-SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
-}
+#define LOCK_FIXTURE
+#include "lock_fixture.h"
+
+SPEC_PREPARE { open_with_locks(); }
 
 enum { PEERS = 2 };
 
 /* HELD       the victim has the lock when it dies
    ABANDONED  how many were told so */
 enum { HELD, ABANDONED };
-
-static uint32_t id, gen;
-static mp_lock_shm *lock;
-
-static void set_up(void) {
-    CHECK_OK(mp_lock_create(&id, &gen));
-    lock = mp_object_block(id);
-}
-
-static void tear_down(void) { mp_object_detach(id); }
 
 /* No slot is left behind, none is given twice, and nobody but the living
    holds the object. */
@@ -133,11 +120,7 @@ CRASH_REGION(slot_ask)
 /* ---- birth ------------------------------------------------------------ */
 
 static void acquire_and_release(void) {
-    int r;
-    while ((r = mp_lock_acquire(lock, mp_deadline_in(10))) == -EINTR) {
-    }
-    CHECK(r == 0 || r == MP_LOCK_ABANDONED);
-    if (r == MP_LOCK_ABANDONED) crash_count(ABANDONED);
+    if (acquire_lock() == MP_LOCK_ABANDONED) crash_count(ABANDONED);
     CHECK_EQ(mp_lock_release(lock), 0);
 }
 

@@ -9,6 +9,7 @@
 
 #include "../runtime/spawn_tools.h"
 #include "crash.h"
+#include "lock_fixture.h"
 #include "mem/fsck.h"
 #include "mem/object.h"
 #include "mem/reap.h"
@@ -17,12 +18,8 @@
 #include "sync/lock.h"
 
 SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
+    open_with_locks();
     mp_boot_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
 }
 
 enum { PEERS = 2 };
