@@ -19,7 +19,6 @@
 #include "bind/boot.h"
 #include "bind/core.h"
 #include "bind/gc.h"
-#include "bind/interrupt.h"
 #include "bind/thread.h"
 #include "mem/arena.h"
 #include "mem/heap.h"
@@ -88,7 +87,6 @@ void bind_child_enter(lua_State *L) {
     luaL_checkstack(L, 8, "child");
     lua_rawgetp(L, LUA_REGISTRYINDEX, &KIT);
     int kit = lua_gettop(L);
-    bind_interrupt_in_child(L);
     bind_gc_in_child(L);
     bind_thread_end_in_child();
     replace_exit(L, kit);
