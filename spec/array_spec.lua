@@ -23,7 +23,7 @@ local function run(job, ...)
 end
 
 describe("array", function()
-    it("has zeros by a length", function()
+    it("SHV-04 SHV-05 has zeros by a length", function()
         for _, make in ipairs{mp.Array, mp.RawArray} do
             local a = make("i", 3)
             assert.are.equal(3, #a)
@@ -31,7 +31,7 @@ describe("array", function()
         end
     end)
 
-    it("has zeros where other arrays have been before", function()
+    it("T-M-03 has zeros where other arrays have been before", function()
         for _ = 1, 50 do
             local a = mp.Array("i", 100)
             for i = 1, 100 do
@@ -43,7 +43,7 @@ describe("array", function()
         end
     end)
 
-    it("has the content of a list", function()
+    it("SHV-05 has the content of a list", function()
         assert.are.same({1, 2, 3}, mp.Array("i", {1, 2, 3}):slice())
         assert.are.same({1.0, 2.5}, mp.Array("d", {1, 2.5}):slice())
         assert.are.same({"é", "a"}, mp.Array("u", {"é", "a"}):slice())
@@ -74,7 +74,7 @@ describe("array", function()
         failure("TypeError", mp.Array, "i", "ab")
     end)
 
-    it("refuses a length that is none", function()
+    it("SHV-04 SHV-05 refuses a length that is none", function()
         assert.are.equal("Array length must be >= 0, not -1",
             failure("ValueError", mp.Array, "i", -1))
         for _, n in ipairs{1.5, 0/0, 1/0} do
@@ -95,7 +95,7 @@ describe("array", function()
         }))
     end)
 
-    it("may be empty", function()
+    it("SHV-04 may be empty", function()
         local a = mp.Array("i", 0)
         assert.are.equal(0, #a)
         assert.are.same({}, a:slice())
@@ -112,7 +112,7 @@ describe("array", function()
         failure("TypeError", mp.Array, "d", {1, "2"})
     end)
 
-    it("takes its arguments by name", function()
+    it("SHV-05 takes its arguments by name", function()
         local a = mp.Array{typecode = "i", size_or_list = {1}, lock = false}
         assert.are.equal("<RawArray('i', 1)>", tostring(a))
         failure("TypeError", mp.Array, {typecode = "i", size = 1})
@@ -126,7 +126,7 @@ describe("array", function()
 end)
 
 describe("array[i]", function()
-    it("is read and written from 1 to its length", function()
+    it("SHV-06 is read and written from 1 to its length", function()
         for _, make in ipairs{mp.Array, mp.RawArray} do
             local a = make("i", 3)
             a[1], a[3] = 10, 30
@@ -135,7 +135,7 @@ describe("array[i]", function()
         end
     end)
 
-    it("raises outside of that, and names the ends", function()
+    it("SHV-06 raises outside of that, and names the ends", function()
         local a = mp.Array("i", 10)
         assert.are.equal("invalid index 11 (1 to 10)",
             failure("IndexError", get, a, 11))
@@ -163,7 +163,7 @@ describe("array[i]", function()
         failure("TypeError", set, a, "1", 1)
     end)
 
-    it("serves ipairs, pairs and what takes a list", function()
+    it("SHV-06 serves ipairs, pairs and what takes a list", function()
         local a = mp.Array("i", {3, 1, 2})
         local seen = {}
         for i, x in ipairs(a) do
@@ -182,7 +182,7 @@ describe("array[i]", function()
 end)
 
 describe("array's parts", function()
-    it("are lists", function()
+    it("SHV-06 are lists", function()
         local a = mp.Array("i", {1, 2, 3, 4})
         assert.are.same({2, 3}, a:slice(2, 3))
         assert.are.same({3, 4}, a:slice(3))
@@ -231,7 +231,7 @@ describe("array's parts", function()
         assert.are.equal("\0abc", c.raw)
     end)
 
-    it("are set as a whole or not at all", function()
+    it("SHV-06 are set as a whole or not at all", function()
         local a = mp.Array("i", {1, 2, 3})
         failure("IndexError", a.set, a, 2, {7, 8, 9})
         failure("IndexError", a.set, a, 0, {7})
@@ -244,7 +244,7 @@ describe("array's parts", function()
 end)
 
 describe("array of bytes", function()
-    it("has its bytes as one string", function()
+    it("SHV-07 has its bytes as one string", function()
         local a = mp.Array("c", "hello")
         assert.are.equal("hello", a.value)
         a.value = "ab"
@@ -257,7 +257,7 @@ describe("array of bytes", function()
         assert.are.equal("world", a.value)
     end)
 
-    it("refuses what is too long, or no string", function()
+    it("SHV-07 refuses what is too long, or no string", function()
         for _, a in ipairs{mp.Array("c", 3), mp.RawArray("c", 3)} do
             assert.truthy(failure("ValueError", set, a, "value", "long")
                 :find("byte string too long", 1, true))
@@ -276,7 +276,7 @@ describe("array of bytes", function()
 end)
 
 describe("array's object", function()
-    it("is copied with its type, content and kind of lock", function()
+    it("SHV-09 is copied with its type, content and kind of lock", function()
         local lock = mp.Lock()
         local a = mp.Array("h", {1, 2}, {lock = lock})
         local b = a:copy()
@@ -292,7 +292,7 @@ describe("array's object", function()
         assert.are.equal("userdata", type(mp.Array("i", 1):pointer()))
     end)
 
-    it("has a lock like a value's, or none", function()
+    it("SHV-08 has a lock like a value's, or none", function()
         local a = mp.Array("i", 2)
         do
             local held <close> = a:guard()

@@ -34,7 +34,8 @@ local function wait_for_waiting(barrier, n)
 end
 
 describe("Barrier", function()
-    it("gives the ranks 0, 1, 2 in each of 100 rounds", function()
+    it("SYN-11 T-S-13 gives the ranks 0, 1, 2 in each of 100 rounds",
+        function()
         local acted <close> = mp.Value("i", 0)
         local barrier <close> = mp.Barrier(3, function()
             acted.value = acted.value + 1
@@ -53,7 +54,7 @@ describe("Barrier", function()
         assert.is_false(barrier.broken)
     end)
 
-    it("has fields, and takes its arguments by name", function()
+    it("SYN-11 has fields, and takes its arguments by name", function()
         local barrier <close> = mp.Barrier{parties = 2, timeout = 0.01}
         assert.equal(2, barrier.parties)
         assert.equal(0, barrier.n_waiting)
@@ -71,7 +72,7 @@ describe("Barrier", function()
         assert.equal(10, n)
     end)
 
-    it("is broken by a wait's timeout, for all, until it is reset",
+    it("SYN-11 is broken by a wait's timeout, for all, until it is reset",
         function()
             local barrier <close> = mp.Barrier(3)
             local broken <close> = mp.Value("i", 0)
@@ -86,7 +87,7 @@ describe("Barrier", function()
             assert.is_false(barrier.broken)
         end)
 
-    it("is broken by abort; reset tells those who wait", function()
+    it("SYN-11 is broken by abort; reset tells those who wait", function()
         local barrier <close> = mp.Barrier(3)
         local broken <close> = mp.Value("i", 0)
         local ps = start(2, breaks(barrier, broken))
@@ -104,7 +105,8 @@ describe("Barrier", function()
         assert.equal("BrokenBarrier", kind_of(barrier.wait, barrier))
     end)
 
-    it("gives its action's error to who runs it, and breaks", function()
+    it("SYN-11 T-S-15 gives its action's error to who runs it, and breaks",
+        function()
         local barrier <close> = mp.Barrier(2, function() error("no", 0) end)
         local broken <close> = mp.Value("i", 0)
         local ps = start(1, breaks(barrier, broken))
@@ -129,7 +131,8 @@ describe("Barrier", function()
         do local _ <close> = same end
     end)
 
-    it("is broken at once by a party that is killed waiting", function()
+    it("PAIN-02 is broken at once by a party that is killed waiting",
+        function()
         local barrier <close> = mp.Barrier(3)
         local broken <close> = mp.Value("i", 0)
         local ps = start(2, breaks(barrier, broken))
@@ -176,7 +179,7 @@ describe("Barrier", function()
         assert.equal(0, barrier.n_waiting)
     end)
 
-    it("refuses misuse", function()
+    it("SYN-11 T-S-15 refuses misuse", function()
         assert.equal("ValueError", kind_of(mp.Barrier, 0))
         assert.equal("ValueError", kind_of(mp.Barrier, -1))
         assert.equal("ValueError", kind_of(mp.Barrier, 1.5))

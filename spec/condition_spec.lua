@@ -37,7 +37,7 @@ local function notify(cond, n)
 end
 
 describe("Condition", function()
-    it("wants its lock held", function()
+    it("SYN-09 T-S-07 wants its lock held", function()
         local cond <close> = mp.Condition()
         assert.same({"StateError",
             "must acquire() condition before using wait()"},
@@ -49,7 +49,7 @@ describe("Condition", function()
         assert.equal("StateError", (kind_of(cond.release, cond)))
     end)
 
-    it("times out with false, and holds the lock again", function()
+    it("SYN-09 times out with false, and holds the lock again", function()
         local cond <close> = mp.Condition()
         local held <close> = cond:guard()
         assert.is_false(cond:wait(0))
@@ -59,7 +59,8 @@ describe("Condition", function()
         cond:notify_all()
     end)
 
-    it("gives up every level of its lock, and takes them again", function()
+    it("SYN-09 T-S-11 gives up every level of its lock, and takes them again",
+        function()
         local cond <close> = mp.Condition()
         local p = mp.Process{target = function()
             local held <close> = cond:guard()
@@ -76,7 +77,7 @@ describe("Condition", function()
         p:join()
     end)
 
-    it("notifies as many as it is told", function()
+    it("SYN-09 notifies as many as it is told", function()
         local cond <close> = mp.Condition()
         local woken <close> = mp.Value("i", 0)
         local ps = waiters(cond, 5, woken)
@@ -91,7 +92,8 @@ describe("Condition", function()
         assert.equal(5, woken.value)
     end)
 
-    it("returns when a waiter was killed, and wakes the others", function()
+    it("T-S-09 PAIN-02 returns when a waiter was killed, and wakes the others",
+        function()
         local cond <close> = mp.Condition()
         local woken <close> = mp.Value("i", 0)
         local ps = waiters(cond, 3, woken)
@@ -106,7 +108,7 @@ describe("Condition", function()
         assert.equal(2, woken.value)
     end)
 
-    it("waits for a predicate, and returns its last value", function()
+    it("SYN-09 waits for a predicate, and returns its last value", function()
         local cond <close> = mp.Condition()
         local state <close> = mp.Value("i", 0)
         local p = mp.Process{target = function()

@@ -17,7 +17,7 @@ describe("an error object", function()
         assert.matches("errors_spec.lua:" .. line .. ":", e.where)
     end)
 
-    it("is told from other values", function()
+    it("MOD-18 is told from other values", function()
         local e = errors._new("ValueError", "no", {value = 5})
         assert.is_true(mp.iserror(e))
         assert.is_true(mp.iserror(e, "ValueError"))

@@ -2,7 +2,7 @@ local mp = require "mp"
 local helper = require "spec.helper"
 
 describe("Event", function()
-    it("is a flag", function()
+    it("SYN-10 is a flag", function()
         local event <close> = mp.Event()
         assert.is_false(event:is_set())
         assert.equal("<Event(unset)>", tostring(event))
@@ -15,7 +15,7 @@ describe("Event", function()
         assert.is_false(event:is_set())
     end)
 
-    it("waits as long as it is told", function()
+    it("SYN-10 waits as long as it is told", function()
         local event <close> = mp.Event()
         assert.is_false(event:wait(0))
         assert.is_false(event:wait(-1))

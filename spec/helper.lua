@@ -361,6 +361,25 @@ function M.run(args, opts)
     return result
 end
 
+--- Builds a C host: links the text of a program with libmplua.
+-- @param dir string where "host.c" and "host" go
+-- @return string the program's path
+function M.build_host(dir, text)
+    do
+        local file <close> = assert(io.open(dir .. "/host.c", "w"))
+        file:write(text)
+    end
+    local flags = M.sanitized and "-fsanitize=address,undefined" or ""
+    assert(os.execute(([[
+        for p in lua5.4 lua-5.4 lua54 lua; do
+            pkg-config --exists $p && break
+        done
+        cc -g -Ilua $(pkg-config --cflags $p) -o DIR/host DIR/host.c FLAGS \
+            %s/libmplua.a $(pkg-config --libs $p) -lm -ldl -pthread]]):format(
+        M.build):gsub("DIR", dir):gsub("FLAGS", flags)))
+    return dir .. "/host"
+end
+
 --- Waits until fn() is true: for what has nothing of its own to wait on.
 -- @param fn function
 -- @param seconds number (5)
@@ -386,6 +405,37 @@ function M.failure(kind, f, ...)
     assert.is_false(ok)
     assert.are.equal(kind, type(e) == "table" and e.kind or tostring(e))
     return e.message, e
+end
+
+--- The text of a file, "" when there is none.
+-- @param path string
+M.read = read
+
+--- Starts f(...) in a child.
+-- @return the process
+function M.start(f, ...)
+    local p = require("mp").Process{target = f, args = table.pack(...)}
+    p:start()
+    return p
+end
+
+--- Demands that such a child ends well, and closes it.
+function M.finish(p)
+    assert.is_true(p:join(20))
+    assert.are.equal(0, p.exitcode)
+    p:close()
+end
+
+--- A process and all below it (of threads: below their first one).
+-- @return list of their ids, `pid` first
+function M.family(pid)
+    local list = {pid}
+    local path = ("/proc/%d/task/%d/children"):format(pid, pid)
+    for child in read(path):gmatch("%d+") do
+        local below = M.family(tonumber(child))
+        table.move(below, 1, #below, #list + 1, list)
+    end
+    return list
 end
 
 --- Is there no process of this id (a zombie is none)?

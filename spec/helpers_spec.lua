@@ -209,7 +209,7 @@ describe("numbers of this process", function()
         assert.are.equal(tonumber(ppid), mp.getppid())
     end)
 
-    it("count the processors that it may use", function()
+    it("MOD-01 count the processors that it may use", function()
         local pipe <close> = io.popen("nproc")
         local n = pipe:read("n")
         assert.is_true(mp.cpu_count() >= 1 and mp.cpu_count() <= n)

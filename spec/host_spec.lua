@@ -91,17 +91,6 @@ int main(int argc, char **argv) {
 }
 ]]
 
-local function write(path, text)
-    local file <close> = assert(io.open(path, "w"))
-    file:write(text)
-    return path
-end
-
-local function read(command)
-    local pipe <close> = assert(io.popen(command))
-    return (pipe:read("a"):gsub("%s+$", ""))
-end
-
 local built -- the host's path: built once, removed at the end
 
 local function host()
@@ -111,15 +100,7 @@ local function host()
     local dir = os.tmpname()
     os.remove(dir)
     assert(os.execute("mkdir " .. dir))
-    write(dir .. "/host.c", HOST)
-    local package = read("for p in lua5.4 lua-5.4 lua54 lua; do "
-        .. "pkg-config --exists $p && echo $p && break; done")
-    local flags = helper.sanitized and "-fsanitize=address,undefined" or ""
-    assert(os.execute(("cc -g -Ilua $(pkg-config --cflags %s) -o %s/host "
-        .. "%s/host.c %s %s/libmplua.a $(pkg-config --libs %s) -lm -ldl "
-        .. "-pthread"):format(package, dir, dir, flags, helper.build,
-        package)))
-    built = dir .. "/host"
+    built = helper.build_host(dir, HOST)
     return built
 end
 
@@ -148,7 +129,6 @@ local function results(threads, text)
     return result.stdout, result.stderr
 end
 
-
 describe("a host with threads", function()
     teardown(function()
         if built then
@@ -156,7 +136,7 @@ describe("a host with threads", function()
         end
     end)
 
-    it("starts by the fork server, by default", function()
+    it("PAIN-04 starts by the fork server, by default", function()
         local out, said = results(2, [[
             if index == 0 then
                 mp.set_start_method(nil, true)

@@ -409,3 +409,55 @@ describe("house: deps", function()
         contains(result.stdout, "without spin valgrind some specs are skipped")
     end)
 end)
+
+-- The inventory ---------------------------------------------------------------
+
+describe("house: the inventory", function()
+    --- What scripts/inventory prints of a tree with these files.
+    local function inventory(files)
+        local root = helper.tmpdir()
+        output([[mkdir -p "$1/spec/runtime" "$1/spec/crash"]], root)
+        for path, text in pairs(files) do
+            local file <close> = assert(io.open(root .. "/" .. path, "w"))
+            file:write(text)
+        end
+        return sh([[sh scripts/inventory "$1"]], root)
+    end
+
+    local ROWS <const> = "# A family\nABC-01  one\nABC-02  two\n"
+        .. "-ABC-03  three, which\n         is none\nT-X-01  four\n"
+
+    it("is covered by the specs", function()
+        local result = sh("sh scripts/inventory")
+        assert.are.equal("", result.stderr)
+        assert.are.equal(0, result.code, result.stdout)
+    end)
+
+    it("ticks rows from titles in Lua and in C", function()
+        local result = inventory{
+            ["spec/inventory.txt"] = ROWS,
+            ["spec/a_spec.lua"] = 'it("ABC-01 does", function() end)\n'
+                .. 'it("so do other things and T-X" ..\n'
+                .. '    "-01", function() end)\n',
+            ["spec/runtime/a_spec.c"] = '\nSPEC("a: ABC-02 does") {\n}\n',
+        }
+        assert.are.equal(0, result.code)
+        contains(result.stdout, "ABC     2 of   2\n")
+        contains(result.stdout, "[-] ABC-03   three, which is none\n")
+        contains(result.stdout, "3 of 3 rows, 100.0 %\n")
+    end)
+
+    it("fails for a row without a spec, and a title without a row",
+        function()
+        local result = inventory{
+            ["spec/inventory.txt"] = ROWS,
+            ["spec/a_spec.lua"] = 'it("ABC-01 ABC-07 does", function()\n'
+                .. '    -- ABC-02 is not in a title\nend)\n',
+            ["spec/crash/a.c"] = 'x = {.name = "a: T-X-01, killed",',
+        }
+        assert.are.equal(1, result.code)
+        contains(result.stdout, "[ ] ABC-02   two\n")
+        contains(result.stdout, "spec/a_spec.lua:1: there is no row ABC-07\n")
+        contains(result.stdout, "2 of 3 rows, 66.7 %\n")
+    end)
+end)

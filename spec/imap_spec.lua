@@ -151,6 +151,38 @@ describe("imap", function()
         end
     end)
 
+    it("draws its input no further than buffersize (POL-08, PAIN-10)",
+    function()
+        local pool <close> = mp.Pool(2)
+        for _, method in ipairs {"imap", "imap_unordered"} do
+            for _, size in ipairs {1, 5, 64} do
+                local state = {}
+                local it = pool[method](pool, square,
+                    tools.counter(nil, state), {buffersize = size})
+                for taken = 0, 20 do
+                    assert.is_true(state.at - taken <= size)
+                    it()
+                end
+            end
+            local list = {}
+            for i, v in pool[method](pool, square, mp.range(500), {
+                    buffersize = 7, chunksize = 3}) do
+                list[i] = v
+            end
+            assert.are.equal(499 * 499, list[500])
+            for _, bad in ipairs {0, -1, 1.5} do
+                local _, text = tools.failure("ValueError", pool[method],
+                    pool, square, {1}, {buffersize = bad})
+                assert.are.equal(("%s: buffersize must be nil or > 0, got "
+                    .. "%s"):format(method, bad), text)
+            end
+            tools.failure("TypeError", pool[method], pool, square, {1},
+                {buffersize = "2"})
+        end
+        tools.failure("TypeError", pool.map, pool, square, {1},
+            {buffersize = 2})
+    end)
+
     it("stops when a loop over an endless input is left", function()
         local pool = mp.Pool(2)
         for i, v in pool:imap(square, counter()) do

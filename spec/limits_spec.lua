@@ -173,7 +173,7 @@ describe("a limit of memory", function()
 end)
 
 describe("a strange host", function()
-    it("that ignores SIGCHLD is told of a worker's end", function()
+    it("T-F-19 that ignores SIGCHLD is told of a worker's end", function()
         local is = try("trap '' CHLD; exec", "FOREIGN = true ")
         for _, name in ipairs{"lock", "queue", "process", "sentinel", "pool",
                               "again", "process again", "left"} do
@@ -189,7 +189,7 @@ describe("a strange host", function()
         assert.are.equal("WorkerLost\t3\t1\n", result.stdout)
     end)
 
-    it("may have closed any of the standard files", function()
+    it("T-F-21 may have closed any of the standard files", function()
         local path = helper.tmpname()
         for _, closed in ipairs{"<&-", "2>&-", "<&- 2>&-", "<&- >&- 2>&-"} do
             local result = helper.run({"-c", "exec \"$@\" " .. closed, "sh",

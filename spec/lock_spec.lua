@@ -32,7 +32,7 @@ end
 local OVER <const> = "semaphore or lock released too many times"
 
 describe("Lock", function()
-    it("is held by one at a time", function()
+    it("SYN-01 SYN-04 is held by one at a time", function()
         local lock <close> = mp.Lock()
         assert.is_false(lock:locked())
         assert.is_true(lock:acquire())
@@ -42,7 +42,7 @@ describe("Lock", function()
         assert.is_true(lock:acquire(false))
     end)
 
-    it("waits as long as it is told", function()
+    it("SYN-01 T-S-03 waits as long as it is told", function()
         local lock <close> = mp.Lock()
         lock:acquire()
         local before = mp.monotonic()
@@ -53,7 +53,8 @@ describe("Lock", function()
         assert.is_false(lock:acquire(false, 10))
     end)
 
-    it("may be released by another process, but not when free", function()
+    it("SYN-02 T-S-01 may be released by another process, but not when free",
+        function()
         local lock <close> = mp.Lock()
         assert.same({"ValueError", OVER}, {kind_of(lock.release, lock)})
         lock:acquire()
@@ -61,20 +62,20 @@ describe("Lock", function()
         assert.is_false(lock:locked())
     end)
 
-    it("of a parent is not a forked child's", function()
+    it("T-S-17 of a parent is not a forked child's", function()
         local lock <close> = mp.Lock()
         lock:acquire()
         in_process(function() assert(not lock:acquire(false)) end)
         lock:release()
     end)
 
-    it("keeps increments from being lost", function()
+    it("T-S-05 keeps increments from being lost", function()
         local lock <close> = mp.Lock()
         local value <close> = mp.RawValue("q", 0)
         local ps = {}
         for i = 1, 8 do
             ps[i] = mp.Process{target = function()
-                for _ = 1, 2000 do
+                for _ = 1, 10000 do
                     lock:acquire()
                     value.value = value.value + 1
                     lock:release()
@@ -83,10 +84,11 @@ describe("Lock", function()
             ps[i]:start()
         end
         for _, p in ipairs(ps) do p:join() end
-        assert.equal(16000, value.value)
+        assert.equal(80000, value.value)
     end)
 
-    it("of a killed holder goes to the next, who is told", function()
+    it("SYN-08 PAIN-02 of a killed holder goes to the next, who is told",
+        function()
         local lock <close> = mp.Lock()
         local p = holder(lock)
         p:kill()
@@ -98,7 +100,7 @@ describe("Lock", function()
         p:join()
     end)
 
-    it("is guarded: released when the block is left, by an error too",
+    it("SYN-07 is guarded: released when the block is left, by an error too",
         function()
             local lock <close> = mp.Lock()
             do
@@ -204,7 +206,7 @@ describe("Lock", function()
 end)
 
 describe("RLock", function()
-    it("is free when released as often as acquired", function()
+    it("SYN-03 SYN-04 is free when released as often as acquired", function()
         local lock <close> = mp.RLock()
         for _ = 1, 3 do assert.is_true(lock:acquire()) end
         assert.equal("<RLock(owner=" .. mp.getpid() .. ", count=3)>",
@@ -216,7 +218,7 @@ describe("RLock", function()
         assert.is_false(lock:locked())
     end)
 
-    it("is released by its owner only", function()
+    it("SYN-03 is released by its owner only", function()
         local lock <close> = mp.RLock()
         local text = "attempt to release recursive lock not owned by thread"
         assert.same({"StateError", text}, {kind_of(lock.release, lock)})
@@ -228,7 +230,7 @@ describe("RLock", function()
         lock:release()
     end)
 
-    it("has guards within guards", function()
+    it("SYN-07 has guards within guards", function()
         local lock <close> = mp.RLock()
         do
             local outer <close> = lock:guard()
@@ -241,7 +243,7 @@ describe("RLock", function()
         assert.is_false(lock:locked())
     end)
 
-    it("of a killed holder begins anew", function()
+    it("SYN-08 of a killed holder begins anew", function()
         local lock <close> = mp.RLock()
         local p = holder(lock)
         p:kill()

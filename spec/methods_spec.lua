@@ -108,7 +108,7 @@ describe("start methods", function()
 
     for _, method in ipairs(mp.get_all_start_methods()) do
         for _, place in ipairs(PLACES) do
-            it(("do the jobs of %s by %s"):format(place[1], method),
+            it(("PAIN-06 do the jobs of %s by %s"):format(place[1], method),
                 function()
                     local args, input, opts = place[2]()
                     opts = opts or {env = {LUA_PATH = "./?.lua;;"}}

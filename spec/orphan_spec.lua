@@ -63,21 +63,6 @@ local SCRIPT <const> = [[
 -- Eight kinds, `busy` five times more; parent, with_pool and main.
 local LINES <const> = 8 + 5 + 3
 
-local function read(path)
-    local file <close> = io.open(path)
-    return file and file:read("a") or ""
-end
-
---- Adds the processes below `pid` to the list.
-local function descend(pid, list)
-    for child in read(("/proc/%d/task/%d/children"):format(pid, pid))
-        :gmatch("%d+") do
-        list[#list + 1] = tonumber(child)
-        descend(tonumber(child), list)
-    end
-    return list
-end
-
 describe("the orphans of a killed process", function()
     for _, method in ipairs(mp.get_all_start_methods()) do
         it("PRC-17 go within a second, started by " .. method, function()
@@ -91,7 +76,7 @@ describe("the orphans of a killed process", function()
                 assert.is_truthy(line, ("%d lines came"):format(i - 1))
                 main = main or tonumber(line:match("^main (%d+)"))
             end
-            local family = descend(main, {main})
+            local family = helper.family(main)
             -- Threads aside: main, 10 started, one below parent, 2 crews of
             -- 2, and a crew of 2 below with_pool.
             assert.is_true(method == "thread" or

@@ -26,7 +26,8 @@ local function by_signal(signal)
 end
 
 describe("a worker that dies in a task", function()
-    it("loses its item only, and is replaced (T-W-01, POL-20)", function()
+    it("PAIN-01 loses its item only, and is replaced (T-W-01, POL-20)",
+        function()
         local pool <close> = mp.Pool(2)
         local e
         local took = tools.timed(function()

@@ -6,7 +6,7 @@ local tools = require "spec.pool_tools"
 local failure, square, failing = tools.failure, tools.square, tools.failing
 
 describe("an error in a task", function()
-    it("is a RemoteError with all its fields", function()
+    it("PAIN-19 is a RemoteError with all its fields", function()
         local pool <close> = mp.Pool(1)
         local value = {code = 5}
         local e = failure("RemoteError", pool.map, pool, function(x)
@@ -99,7 +99,7 @@ describe("an error in a task", function()
         assert.are.equal(4, pool:apply(square, {2}))
     end)
 
-    it("is PicklingError when the result cannot go (T-W-07)", function()
+    it("POL-22 is PicklingError when the result cannot go (T-W-07)", function()
         local pool <close> = mp.Pool(2)
         local function job(x)
             return x == 2 and coroutine.create(print) or x

@@ -5,6 +5,7 @@ local mp = require "mp"
 local core = require "mp.core"
 
 local failure = helper.failure
+local start, finish = helper.start, helper.finish
 
 --- Runs f(...) in a child and waits for its end; returns its exit code.
 local function in_child(f, ...)
@@ -14,21 +15,9 @@ local function in_child(f, ...)
     return p.exitcode
 end
 
---- Starts f(...) in a child.
-local function start(f, ...)
-    local p = mp.Process{target = f, args = table.pack(...)}
-    p:start()
-    return p
-end
-
-local function finish(p)
-    assert.is_true(p:join(20))
-    assert.are.equal(0, p.exitcode)
-    p:close()
-end
-
 describe("a queue", function()
-    it("gives back what was put, in order, with its type", function()
+    it("QUE-01 QUE-02 QUE-03 gives back what was put, in order, with its type",
+        function()
         local q <close> = mp.Queue()
         local values = table.pack(1, -1, math.mininteger, 1.0, -0.0, 2.5,
             1 / 0, nil, false, true, "", "short", "1234567", "12345678",
@@ -69,14 +58,14 @@ describe("a queue", function()
         assert.are.equal(7, q:get()(2))
     end)
 
-    it("takes a 20 MB string", function()
+    it("PAIN-17 takes a 20 MB string", function()
         local q <close> = mp.Queue()
         local s = ("0123456789"):rep(2000000)
         q:put(s)
         assert.is_true(q:get() == s)
     end)
 
-    it("carries queues, itself too", function()
+    it("QUE-13 carries queues, itself too", function()
         local q <close> = mp.Queue()
         local other <close> = mp.SimpleQueue()
         q:put(q)
@@ -104,7 +93,7 @@ describe("a queue", function()
             q:put {mp.Queue()} -- never read
         end)
 
-    it("counts exactly and at once", function()
+    it("QUE-05 QUE-06 PAIN-16 counts exactly and at once", function()
         local q <close> = mp.Queue()
         assert.is_true(q:empty())
         for i = 1, 10000 do
@@ -121,7 +110,8 @@ describe("a queue", function()
         assert.are.equal(0, q:qsize())
     end)
 
-    it("refuses what cannot be pickled, in put, and stays as it was",
+    it("QUE-02 PAIN-15 refuses what cannot be pickled, in put, and stays as "
+        .. "it was",
         function()
             local q <close> = mp.Queue()
             local message = failure("PicklingError", q.put, q,
@@ -134,7 +124,7 @@ describe("a queue", function()
 end)
 
 describe("a full or empty queue", function()
-    it("raises Empty, at once or when the time is up", function()
+    it("QUE-03 QUE-04 raises Empty, at once or when the time is up", function()
         local q <close> = mp.Queue()
         assert.matches("get: the queue is empty",
             failure("Empty", q.get, q, false))
@@ -148,7 +138,8 @@ describe("a full or empty queue", function()
         assert.is_true(mp.monotonic() - before >= 0.15)
     end)
 
-    it("raises Full, at once or when the time is up", function()
+    it("QUE-02 QUE-04 T-Q-05 raises Full, at once or when the time is up",
+        function()
         local q <close> = mp.Queue(2)
         q:put(1, false)
         q:put(2, true, -1)
@@ -293,7 +284,7 @@ describe("a large item that cannot be rebuilt", function()
 end)
 
 describe("queue arguments", function()
-    it("maxsize is an integer; 0 or less is no bound", function()
+    it("QUE-01 maxsize is an integer; 0 or less is no bound", function()
         for _, none in ipairs {0, -1, math.mininteger} do
             local q <close> = mp.Queue(none)
             for i = 1, 100 do
@@ -346,7 +337,7 @@ describe("queue arguments", function()
 end)
 
 describe("a closed queue", function()
-    it("refuses everything, and may be closed again", function()
+    it("QUE-07 refuses everything, and may be closed again", function()
         local q = mp.JoinableQueue()
         q:put(1)
         q:close()
@@ -361,7 +352,7 @@ describe("a closed queue", function()
         failure("StateError", q.get_many, q, 1)
     end)
 
-    it("is open for others", function()
+    it("QUE-07 QUE-13 is open for others", function()
         local q, same <close> = mp.Queue(), mp.Queue()
         same:put(q)
         local other <close> = same:get()
@@ -375,7 +366,7 @@ describe("a closed queue", function()
         assert.are.equal(2, other:get())
     end)
 
-    it("has no thread to join", function()
+    it("QUE-08 QUE-09 has no thread to join", function()
         local q = mp.Queue()
         q:cancel_join_thread()
         assert.matches("not closed", failure("StateError", q.join_thread, q))
@@ -386,13 +377,13 @@ describe("a closed queue", function()
 end)
 
 describe("a JoinableQueue", function()
-    it("joins at once when nothing was put", function()
+    it("QUE-11 T-Q-11 joins at once when nothing was put", function()
         local q <close> = mp.JoinableQueue()
         assert.is_true(q:join())
         assert.is_true(q:join(0))
     end)
 
-    it("counts tasks", function()
+    it("QUE-10 QUE-11 T-Q-11 counts tasks", function()
         local q <close> = mp.JoinableQueue()
         assert.matches("task_done%(%) called too many times",
             failure("ValueError", q.task_done, q))
@@ -407,7 +398,7 @@ describe("a JoinableQueue", function()
         failure("ValueError", q.task_done, q)
     end)
 
-    it("waits for several workers", function()
+    it("QUE-11 T-Q-11 waits for several workers", function()
         local q <close> = mp.JoinableQueue()
         local done <close> = mp.Queue()
         local workers = {}
@@ -434,7 +425,8 @@ describe("a JoinableQueue", function()
 end)
 
 describe("a SimpleQueue", function()
-    it("puts far more than a pipe holds without a reader", function()
+    it("QUE-12 T-Q-13 puts far more than a pipe holds without a reader",
+        function()
         local q <close> = mp.SimpleQueue()
         for _ = 1, 100 do
             q:put(("x"):rep(64 * 1024))
@@ -448,8 +440,30 @@ describe("a SimpleQueue", function()
     end)
 end)
 
+describe("a SimpleQueue's methods", function()
+    it("QUE-12 are get, put, empty, close and their like", function()
+        local q = mp.SimpleQueue()
+        q:put(false)
+        assert.is_false(q:empty())
+        assert.is_false(q:get())
+        assert.matches("coroutine", failure("PicklingError", q.put, q,
+            coroutine.create(print)))
+        for _, name in ipairs{"full", "put_nowait", "get_nowait",
+                              "task_done", "join"} do
+            assert.is_nil(q[name], name)
+        end
+        q:close()
+        q:close()
+        for _, name in ipairs{"get", "put", "empty"} do
+            assert.matches("SimpleQueue is closed",
+                failure("StateError", q[name], q, 1))
+        end
+    end)
+end)
+
 describe("queues between processes", function()
-    it("need not be read before the producer is joined", function()
+    it("PAIN-14 T-Q-01 need not be read before the producer is joined",
+        function()
         local q <close> = mp.Queue()
         local before = mp.monotonic()
         assert.are.equal(0, in_child(function()
@@ -459,7 +473,7 @@ describe("queues between processes", function()
         assert.are.equal(2 << 20, #q:get())
     end)
 
-    it("show a put at once", function()
+    it("PAIN-16 T-Q-03 show a put at once", function()
         local q <close> = mp.Queue()
         for i = 1, 10 do
             q:put(i)
@@ -470,7 +484,8 @@ describe("queues between processes", function()
         end
     end)
 
-    it("give each item of 4 producers to one of 3 consumers, in order",
+    it("QUE-01 T-Q-07 give each item of 4 producers to one of 3 consumers, "
+        .. "in order",
         function()
             local q <close> = mp.Queue()
             local back <close> = mp.Queue()
@@ -508,7 +523,7 @@ describe("queues between processes", function()
             end
         end)
 
-    it("give a whole item or none when a producer is killed in put",
+    it("T-Q-09 give a whole item or none when a producer is killed in put",
         function()
             local q <close> = mp.Queue()
             local ready <close> = mp.Queue()
@@ -534,7 +549,7 @@ describe("queues between processes", function()
             end
         end)
 
-    it("go on when a consumer is killed while it waits", function()
+    it("PAIN-02 go on when a consumer is killed while it waits", function()
         local q <close> = mp.Queue()
         local ready <close> = mp.Queue()
         for i = 1, 10 do
@@ -553,7 +568,7 @@ describe("queues between processes", function()
 end)
 
 describe("10,000 rounds of creating and dropping queues", function()
-    it("leave the arena as it was", function()
+    it("T-F-23 leave the arena as it was", function()
         local function rounds(n)
             for i = 1, n do
                 local q <close> = mp.Queue()

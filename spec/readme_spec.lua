@@ -21,32 +21,6 @@ local function blocks()
     return list
 end
 
-local function write(path, text)
-    local file <close> = assert(io.open(path, "w"))
-    file:write(text)
-    return path
-end
-
-local function read(command)
-    local pipe <close> = assert(io.popen(command))
-    return (pipe:read("a"):gsub("%s+$", ""))
-end
-
---- Builds a host from the README and returns how to run it.
-local function host(text)
-    local dir = helper.tmpdir()
-    write(dir .. "/host.c", text)
-    local package = read("for p in lua5.4 lua-5.4 lua54 lua; do "
-        .. "pkg-config --exists $p && echo $p && break; done")
-    local flags = helper.sanitized and "-fsanitize=address,undefined" or ""
-    local built = os.execute(("cc -Ilua $(pkg-config --cflags %s) -o %s/host "
-        .. "%s/host.c %s %s/libmplua.a $(pkg-config --libs %s) -lm -ldl "
-        .. "-pthread"):format(package, dir, dir, flags, helper.build,
-        package))
-    assert.is_true(built)
-    return dir .. "/host"
-end
-
 describe("README", function()
     local list = blocks()
     for i, block in ipairs(list) do
@@ -56,13 +30,14 @@ describe("README", function()
                 function()
                     local result
                     if block.language == "lua" then
-                        result = helper.run({write(helper.tmpname(),
-                            block.text)}, {timeout = 30})
+                        result = helper.run({helper.tmpfile(block.text)},
+                            {timeout = 30})
                         assert.are.equal("", result.stderr)
                         assert.are.equal(0, result.code)
                         assert.are.equal(output.text, result.stdout)
                     else
-                        local pipe = assert(io.popen(host(block.text)))
+                        local pipe = assert(io.popen(helper.build_host(
+                            helper.tmpdir(), block.text)))
                         assert.are.equal(output.text, pipe:read("a"))
                         assert.is_true(pipe:close())
                     end

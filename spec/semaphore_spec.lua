@@ -11,7 +11,7 @@ end
 local OVER <const> = "semaphore or lock released too many times"
 
 describe("Semaphore", function()
-    it("counts what it has left", function()
+    it("SYN-05 SYN-04 counts what it has left", function()
         local sem <close> = mp.Semaphore(2)
         assert.equal(2, sem:get_value())
         assert.is_true(sem:acquire())
@@ -24,21 +24,22 @@ describe("Semaphore", function()
         assert.is_true(sem:acquire(false))
     end)
 
-    it("is 1 by default, and takes its argument by name", function()
+    it("SYN-05 is 1 by default, and takes its argument by name", function()
         local one <close> = mp.Semaphore()
         local five <close> = mp.Semaphore{value = 5}
         assert.equal(1, one:get_value())
         assert.equal("<Semaphore(value=5)>", tostring(five))
     end)
 
-    it("may be released beyond its first value, and by several", function()
+    it("SYN-05 may be released beyond its first value, and by several",
+        function()
         local sem <close> = mp.Semaphore(0)
         sem:release()
         sem:release(3)
         assert.equal(4, sem:get_value())
     end)
 
-    it("lets as many in as it has permits", function()
+    it("SYN-07 lets as many in as it has permits", function()
         local sem <close> = mp.Semaphore(2)
         local inside <close> = mp.Value("i", 0)
         local most <close> = mp.Value("i", 0)
@@ -74,7 +75,7 @@ describe("Semaphore", function()
             assert.is_true(sem:acquire())
         end)
 
-    it("refuses what is no count", function()
+    it("SYN-05 SYN-12 refuses what is no count", function()
         assert.equal("ValueError", (kind_of(mp.Semaphore, -1)))
         assert.equal("ValueError", (kind_of(mp.Semaphore, 1.5)))
         assert.equal("ValueError", (kind_of(mp.Semaphore, 0 / 0)))
@@ -92,7 +93,7 @@ describe("Semaphore", function()
 end)
 
 describe("BoundedSemaphore", function()
-    it("refuses to be released beyond its first value", function()
+    it("SYN-06 refuses to be released beyond its first value", function()
         local sem <close> = mp.BoundedSemaphore(2)
         assert.same({"ValueError", OVER}, {kind_of(sem.release, sem)})
         sem:acquire()

@@ -17,7 +17,7 @@ local function seconds(f, ...)
 end
 
 describe("a pool of threads", function()
-    it("maps, streams and applies as a pool of processes", function()
+    it("POL-25 maps, streams and applies as a pool of processes", function()
         local pool <close> = mp.ThreadPool(2)
         local function square(x) return x * x end
         assert.are.same({0, 1, 4, n = 3}, pool:map(square, mp.range(3)))

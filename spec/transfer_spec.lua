@@ -309,7 +309,7 @@ describe("an error value", function()
         assert.are.equal(Point, getmetatable(e.value))
     end)
 
-    it("that cannot travel arrives as text", function()
+    it("POL-21 that cannot travel arrives as text", function()
         local e = pool_error(function() error(io.stdout) end)
         assert.matches("^file %(", tostring(e.value))
     end)

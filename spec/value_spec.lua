@@ -36,7 +36,7 @@ local ENDS <const> = {
 }
 
 describe("value", function()
-    it("is zero by default, for every typecode", function()
+    it("SHV-01 SHV-03 is zero by default, for every typecode", function()
         local expected = {f = 0.0, d = 0.0, c = "\0", u = "\0"}
         for code in ("cbBuhHiIlLqQfd"):gmatch(".") do
             local value = mp.Value(code).value
@@ -56,7 +56,8 @@ describe("value", function()
         end
     end)
 
-    it("refuses what is one beyond them, and keeps its value", function()
+    it("SHV-03 T-M-01 refuses what is one beyond them, and keeps its value",
+        function()
         for code, ends in pairs(ENDS) do
             local v = mp.Value(code, 1)
             if ends[1] > math.mininteger then
@@ -76,7 +77,7 @@ describe("value", function()
             "(-2147483648 to 2147483647)", failure("ValueError", set, v, 2^31))
     end)
 
-    it("refuses what is no integer", function()
+    it("T-M-01 refuses what is no integer", function()
         local v = mp.Value("i")
         for _, x in ipairs{1.5, "x", "1", {}, true, 0/0, 1/0, print} do
             assert.are.equal("an integer is required",
@@ -92,7 +93,7 @@ describe("value", function()
         assert.are.equal(5, v.value)
     end)
 
-    it("keeps floats, and refuses what is no number", function()
+    it("T-M-01 keeps floats, and refuses what is no number", function()
         local v = mp.Value("d", 3)
         assert.are.equal("float", math.type(v.value))
         for _, x in ipairs{0.1, 1e308, 1/0, -1/0, math.pi} do
@@ -141,7 +142,7 @@ describe("value", function()
         assert.are.equal("é", v.value)
     end)
 
-    it("lists the typecodes when it gets an unknown one", function()
+    it("SHV-01 lists the typecodes when it gets an unknown one", function()
         for _, code in ipairs{"z", "", "ii", "\0"} do
             local message = failure("TypeError", mp.Value, code, 0)
             assert.truthy(message:find("c b B u h H i I l L q Q f d", 1,
@@ -151,7 +152,7 @@ describe("value", function()
         failure("TypeError", mp.Value)
     end)
 
-    it("takes its arguments by name", function()
+    it("SHV-03 takes its arguments by name", function()
         local v = mp.Value{typecode = "d", init = 2, lock = false}
         assert.are.equal("<RawValue('d', 2.0)>", tostring(v))
         assert.truthy(failure("TypeError", mp.Value,
@@ -267,7 +268,8 @@ describe("value:compare_exchange", function()
 end)
 
 describe("value's lock", function()
-    it("is an RLock of its own, the same object each time", function()
+    it("SHV-03 SHV-08 is an RLock of its own, the same object each time",
+        function()
         local v, other = mp.Value("i"), mp.Value("i")
         assert.are.equal(v:get_lock(), v:get_lock())
         assert.are_not.equal(v:get_lock(), other:get_lock())
@@ -278,7 +280,7 @@ describe("value's lock", function()
         failure("StateError", v.release, v)
     end)
 
-    it("is the one that was given", function()
+    it("SHV-03 T-M-09 is the one that was given", function()
         for _, make in ipairs{mp.Lock, mp.RLock} do
             local lock = make()
             local v = mp.Value("i", 5, {lock = lock})
@@ -299,13 +301,13 @@ describe("value's lock", function()
         assert.are.equal(3, second:add(1))
     end)
 
-    it("is refused when it is none", function()
+    it("SHV-03 T-M-09 is refused when it is none", function()
         for _, lock in ipairs{5, "lock", {}, print, mp.Value("i")} do
             failure("TypeError", mp.Value, "i", 0, {lock = lock})
         end
     end)
 
-    it("has methods on the value itself", function()
+    it("SHV-08 has methods on the value itself", function()
         local v = mp.Value("i")
         assert.is_true(v:acquire())
         assert.is_true(v:acquire(false))
@@ -318,7 +320,7 @@ describe("value's lock", function()
         failure("StateError", v.release, v)
     end)
 
-    it("is not there in a raw value", function()
+    it("SHV-02 T-M-09 is not there in a raw value", function()
         for _, v in ipairs{mp.RawValue("i", 3),
                            mp.Value("i", 3, {lock = false})} do
             assert.are.equal("<RawValue('i', 3)>", tostring(v))
@@ -330,7 +332,7 @@ describe("value's lock", function()
         end
     end)
 
-    it("is left out by get_obj", function()
+    it("SHV-08 is left out by get_obj", function()
         local v = mp.Value("i", 5)
         local raw = v:get_obj()
         raw.value = 6
@@ -338,7 +340,7 @@ describe("value's lock", function()
         assert.are.equal("<RawValue('i', 6)>", tostring(raw))
     end)
 
-    it("is kept by a copy if it was given, and is new else", function()
+    it("SHV-09 is kept by a copy if it was given, and is new else", function()
         local lock = mp.RLock()
         local v = mp.Value("i", 5, {lock = lock})
         assert.are.equal(lock, v:copy():get_lock())

@@ -46,6 +46,11 @@ typedef struct bind_object {
    lua_pushfstring. Level 1 (the function that called us) is `where`. */
 int bind_error(lua_State *L, const char *kind, const char *fmt, ...);
 
+/* The same of a plain text; `where` is looked for from this level on (0: a
+   hook's caller is what it stopped). */
+int bind_error_from(lua_State *L, int level, const char *kind,
+                    const char *message);
+
 /* Pushes an error object without raising; the message is `fmt`. */
 void bind_pusherror(lua_State *L, const char *kind, const char *fmt, ...);
 

@@ -152,7 +152,7 @@ static int process_executable(lua_State *L) {
 
 mp_ref bind_boot_message(lua_State *L, int birth, int first, int n) {
     luaL_checkstack(L, 12, "a new process");
-    pack_out *out = pack_begin(L);
+    pack_out *out = pack_begin_shared(L);
     push_surroundings(L, birth);
     pack_value(L, out, -1, "surroundings");
     globals_pack(L, out, 0, "target", first, n);
@@ -303,7 +303,9 @@ static int process_child(lua_State *L) {
     lua_settop(L, 0);
     if (boot->kind == MP_START_SERVER) boot = serve(L, boot);
     bind_child_enter(L);
-    mp_family_exit(bind_boot_run(L, boot));
+    int code = bind_boot_run(L, boot);
+    bind_child_end(L);
+    mp_family_exit(code);
 }
 
 void bind_boot_open(lua_State *L) {

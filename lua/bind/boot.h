@@ -26,8 +26,9 @@ enum {
 
 /* Makes the message for a new state. [birth] is the stack index of the table
    that core.process.birth() returns there, or 0; the values from `first` on,
-   `n` of them, follow the surroundings: [first] is named «target», the others
-   «args[i]» in errors. Raises as message_new. The block is OWNED by me. */
+   `n` of them, follow the surroundings: [first] is named «target», the
+   others «args[i]» in errors. Raises as message_new. The block is OWNED by
+   me. */
 mp_ref bind_boot_message(lua_State *L, int birth, int first, int n);
 
 /* Makes the message for a new fork server (mp_start.preload): which modules it

@@ -2,6 +2,8 @@
 #include <math.h>
 
 #include "bind/bind.h"
+#include "bind/interrupt.h"
+#include "bind/task.h"
 #include "mem/slot.h"
 
 mp_deadline bind_deadline(lua_State *L, int arg, const char *fn) {
@@ -78,6 +80,8 @@ void bind_interrupted(lua_State *L) {
     luaL_checkstack(L, 2, "waiting");
     if (mp_slot_asked())
         bind_error(L, "Interrupted", "the thread was asked to end");
+    bind_interrupt_raise(L);
+    bind_task_raise(L);
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &empty_function) !=
         LUA_TFUNCTION) {
         lua_pop(L, 1);

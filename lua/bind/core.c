@@ -14,11 +14,16 @@ __attribute__((visibility("default"))) int luaopen_mp_core(lua_State *L) {
     bind_value_open(L);
     bind_array_open(L);
     bind_queue_open(L);
+    bind_container_open(L);
     bind_process_open(L);
     bind_boot_open(L);
     bind_thread_open();
     globals_open(L);
     bind_pool_open(L);
+    bind_connection_open(L);
+    bind_descriptor_open(L);
+    bind_wait_open(L);
+    bind_shm_open(L);
     bind_debug_open(L);
     bind_methods_open(L);
     return 1;

@@ -12,9 +12,14 @@ void bind_sync_open(lua_State *L);    /* core.Lock, RLock, ... */
 void bind_value_open(lua_State *L);   /* core.Value, RawValue */
 void bind_array_open(lua_State *L);   /* core.Array, RawArray */
 void bind_queue_open(lua_State *L);   /* core.Queue, ... */
+void bind_container_open(lua_State *L); /* core.container */
 void bind_process_open(lua_State *L); /* core.process */
 void bind_boot_open(lua_State *L);    /* core.settle, more of process */
 void bind_pool_open(lua_State *L);    /* core.pool */
+void bind_connection_open(lua_State *L); /* core.connection */
+void bind_shm_open(lua_State *L);     /* core.shm */
+void bind_descriptor_open(lua_State *L); /* core.DupFd */
+void bind_wait_open(lua_State *L);    /* core.wait */
 void bind_debug_open(lua_State *L);   /* core.debug */
 
 /* Gives the math.randomseed on top (popped) a seed that nobody can foretell;

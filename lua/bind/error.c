@@ -87,6 +87,13 @@ int bind_error(lua_State *L, const char *kind, const char *fmt, ...) {
     return lua_error(L);
 }
 
+int bind_error_from(lua_State *L, int level, const char *kind,
+                    const char *message) {
+    lua_pushstring(L, message);
+    make(L, kind, level);
+    return lua_error(L);
+}
+
 void bind_pusherror(lua_State *L, const char *kind, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
@@ -106,7 +113,13 @@ static const char *errno_name(int e) {
         {EFBIG, "EFBIG"},   {ENOSPC, "ENOSPC"}, {EPIPE, "EPIPE"},
         {ENOSYS, "ENOSYS"}, {ESRCH, "ESRCH"},   {ECHILD, "ECHILD"},
         {EBADF, "EBADF"},   {EIO, "EIO"},       {EBUSY, "EBUSY"},
-        {ENOTSUP, "ENOTSUP"}, {EOWNERDEAD, "EOWNERDEAD"}};
+        {ENOTSUP, "ENOTSUP"}, {EOWNERDEAD, "EOWNERDEAD"},
+        {ENAMETOOLONG, "ENAMETOOLONG"}, {ECONNREFUSED, "ECONNREFUSED"},
+        {EADDRINUSE, "EADDRINUSE"}, {EADDRNOTAVAIL, "EADDRNOTAVAIL"},
+        {ECONNRESET, "ECONNRESET"}, {ENOTCONN, "ENOTCONN"},
+        {EHOSTUNREACH, "EHOSTUNREACH"}, {ENETUNREACH, "ENETUNREACH"},
+        {ETIMEDOUT, "ETIMEDOUT"}, {ETOOMANYREFS, "ETOOMANYREFS"},
+        {ENOTSOCK, "ENOTSOCK"}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (names[i].code == e) return names[i].name;
     return NULL;

@@ -162,7 +162,7 @@ void globals_pack(lua_State *L, pack_out *out, int snapshot,
     if (snapshot) snapshot = lua_absindex(L, snapshot);
     int top = lua_gettop(L);
     bundle b = begin(L, snapshot);
-    put_first(&b, pack_begin(L), head, first, n);
+    put_first(&b, pack_begin_shared(L), head, first, n);
     pack_end(L, -1);
     lua_pop(L, 1);
     add_needed(&b);
@@ -182,7 +182,7 @@ mp_ref globals_function(lua_State *L, int snapshot, int f, bool items,
     if (snapshot) snapshot = lua_absindex(L, snapshot);
     int top = lua_gettop(L);
     bundle b = begin(L, snapshot);
-    pack_out *out = pack_begin(L);
+    pack_out *out = pack_begin_shared(L);
     int slot = lua_gettop(L);
     put_first(&b, out, "function", f, 1);
     if (items) globals_need_classes(&b);
@@ -192,7 +192,7 @@ mp_ref globals_function(lua_State *L, int snapshot, int f, bool items,
     push_bundle(&b);
     if (!lua_isnil(L, -1)) {
         pack_end(L, slot);
-        out = pack_begin(L);
+        out = pack_begin_shared(L);
         slot = lua_gettop(L);
         pack_value(L, out, slot - 1, "globals");
         pack_value(L, out, f, "function");

@@ -6,10 +6,13 @@
    tables and upvalues of functions, where each function, userdata and
    coroutine counts by a number of its own, since an address is used again.
    Whoever reaches too much has the number false, and counts by identity; a
-   value with no inside has true. */
+   value with no inside has true.
+   A Connection is never had: a copy closes those that it was not given
+   (inherit.h). What reaches one has a number that nothing has later. */
 #include <string.h>
 
 #include "bind/bind.h"
+#include "bind/connection.h"
 #include "bind/globals_impl.h"
 
 enum { SNAP_VALUES = 1, SNAP_PRINTS, SNAP_CLASSES };
@@ -30,6 +33,7 @@ typedef struct walk {
     int seen;       /* table: thing -> number of its turn; nil until needed */
     int queue;      /* table: turn -> thing */
     lua_Integer queued;
+    bool connection; /* it has met one */
 } walk;
 
 static void mix(walk *w, uint64_t x) {
@@ -137,7 +141,9 @@ static void meet(walk *w) {
         mix(w, number_of(w));
         if (!lua_iscfunction(L, -1)) enqueue(w);
         break;
-    default: mix(w, number_of(w));
+    default:
+        mix(w, number_of(w));
+        w->connection |= connection_at(L, -1) != NULL;
     }
 }
 
@@ -181,8 +187,9 @@ static void look_into(walk *w) {
 }
 
 /* Walks from the table or Lua function at `value`; true: `*hash` is over all
-   of it. The first is looked into at once: most are functions without any
-   upvalue of interest, which need no queue. */
+   of it, false: it reaches too much, or (then 0) a Connection. The first is
+   looked into at once: most are functions without any upvalue of interest,
+   which need no queue. */
 static bool look(lua_State *L, int value, int functions, uint64_t *hash) {
     luaL_checkstack(L, 20, "globals");
     int top = lua_gettop(L);
@@ -203,8 +210,8 @@ static bool look(lua_State *L, int value, int functions, uint64_t *hash) {
         lua_pop(L, 1);
     }
     lua_settop(L, top);
-    *hash = w.hash;
-    return w.left >= 0;
+    *hash = w.connection ? 0 : w.hash | 1;
+    return w.left >= 0 && !w.connection;
 }
 
 void globals_reached(lua_State *L, int value, int functions) {
@@ -214,11 +221,13 @@ void globals_reached(lua_State *L, int value, int functions) {
 
 /* Pushes what stands for the inside of the value at `value`. */
 static void push_print(lua_State *L, const pack_store *store, int value) {
-    uint64_t hash;
-    if (!globals_inside(L, value) ||
+    uint64_t hash = 0;
+    if (connection_at(L, value))
+        lua_pushinteger(L, 0);
+    else if (!globals_inside(L, value) ||
         goes_by_name(L, store, globals_pointer(L), value))
         lua_pushboolean(L, 1);
-    else if (look(L, value, 0, &hash))
+    else if (look(L, value, 0, &hash) || hash == 0)
         lua_pushinteger(L, (lua_Integer)hash);
     else
         lua_pushboolean(L, 0);
@@ -227,9 +236,10 @@ static void push_print(lua_State *L, const pack_store *store, int value) {
 /* Is the inside of the value at `value` as the print on top says (popped)? */
 static bool same_inside(lua_State *L, int value, int functions) {
     uint64_t hash;
-    bool any = lua_isboolean(L, -1);
+    bool any = lua_isboolean(L, -1) && !connection_at(L, value);
     lua_Integer before = lua_tointeger(L, -1);
     lua_pop(L, 1);
+    if (!globals_inside(L, value)) return any;
     return any || (look(L, value, functions, &hash) &&
                    hash == (uint64_t)before);
 }

@@ -213,7 +213,7 @@ static int trial(lua_State *L) {
     const char *what = lua_tostring(L, 3);
     int n = lua_gettop(L);
     luaL_checkstack(L, 10, "globals");
-    pack_out *out = pack_begin(L);
+    pack_out *out = pack_begin_shared(L);
     out->functions = 1;
     for (int i = 4; i <= n; i++) pack_value(L, out, i, what);
     out->functions = 0;

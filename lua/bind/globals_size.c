@@ -11,7 +11,7 @@ static const char WARNED;
 
 /* [1] value -> its bytes */
 static int measure(lua_State *L) {
-    pack_out *out = pack_begin(L);
+    pack_out *out = pack_begin_shared(L);
     pack_value(L, out, 1, "value");
     lua_pushinteger(L, (lua_Integer)out->len);
     return 1;

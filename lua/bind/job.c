@@ -4,6 +4,9 @@
 #include "bind/job.h"
 #include "bind/message.h"
 
+/* Until who was asked to stop is killed. */
+enum { ASKED_NS = 500000000 };
+
 job_ud *job_check(lua_State *L, const char *fn) {
     job_ud *j = (job_ud *)bind_is(L, 1, &bind_job_class);
     if (!j) bind_argerror(L, fn, 1, "self", "job");
@@ -16,7 +19,10 @@ job_ud *job_check(lua_State *L, const char *fn) {
 
 /* The job is not needed any more. */
 void job_give_up(job_ud *j, unsigned how) {
-    if (job_usable(j) && bind_pool_mine(j->pool))
+    bool mine = job_usable(j) && bind_pool_mine(j->pool);
+    if (mine && how == MP_JOB_CANCELLED)
+        job_stop(j, MP_JOB_ASKED, ASKED_NS);
+    else if (mine)
         mp_job_drop(pool_of(j->pool), j->job, how);
     j->job = NULL;
     j->out = j->in = NULL;
@@ -100,6 +106,7 @@ static int take_next(lua_State *L, job_ud *j, int self, mp_deadline deadline) {
                        : job_next_of_any(L, j, self, deadline, &i, &tag);
     if (!in_time) return raise_timeout(L, "next");
     if (!tag) {
+        job_tick_end(L, j, self);
         job_give_up(j, MP_JOB_RELEASED);
         job_raise_input_error(L, j, self);
         lua_pushnil(L);
@@ -177,6 +184,26 @@ static bool take_all(lua_State *L, job_ud *j, mp_deadline deadline,
     return false;
 }
 
+/* The job was ended by an item's error: takes what else is there, as above;
+   that error is the one. */
+static void take_rest(lua_State *L, job_ud *j) {
+    uint64_t stop = mp_job_stopped(j->job) - 1;
+    int n;
+    for (uint64_t i = j->low; job_usable(j) && i < j->fed; i++) {
+        unsigned tag = mp_job_result(j->job, i);
+        if (!tag) continue;
+        bool failed = job_take_result(L, j, 1, i, tag, &n) == TAKEN_ERROR;
+        if (n == 0) continue;
+        if (!failed)
+            lua_rawseti(L, 3, (lua_Integer)i + 1);
+        else if (i == stop)
+            lua_setfield(L, 2, "error");
+        else
+            lua_pop(L, 1);
+    }
+    if (j->count == MP_JOB_OPEN) j->count = j->fed;
+}
+
 /* Pushes true and the results with n, or false and the error of the lowest
    index with .results; returns 2. Raises TimeoutError, and goes on where it
    was when called again. The job stands at index 1, alone. */
@@ -194,9 +221,12 @@ static int collect(lua_State *L, job_ud *j, mp_deadline deadline,
     lua_getfield(L, 2, "list");
     if (!take_all(L, j, deadline, errors_too))
         return raise_timeout(L, "get");
+    if (j->stopped) take_rest(L, j);
     lua_pushinteger(L, (lua_Integer)j->count);
     lua_setfield(L, 3, "n");
-    job_give_up(j, j->failed ? MP_JOB_CANCELLED : MP_JOB_RELEASED);
+    job_tick_end(L, j, 1);
+    job_give_up(j, j->failed || j->stopped ? MP_JOB_CANCELLED
+                                           : MP_JOB_RELEASED);
     job_raise_input_error(L, j, 1);
     bool ok = lua_getfield(L, 2, "error") == LUA_TNIL;
     lua_pushvalue(L, 3);
@@ -318,7 +348,9 @@ static int job_stash(lua_State *L) {
 
 static int job_close(lua_State *L) {
     job_ud *j = (job_ud *)bind_is(L, 1, &bind_job_class);
-    if (j && j->job)
+    if (!j) return 0;
+    if (j->tick_ns && bind_pool_mine(j->pool)) job_tick_end(L, j, 1);
+    if (j->job)
         job_give_up(j, j->released ? MP_JOB_RELEASED : MP_JOB_CANCELLED);
     return 0;
 }
@@ -326,7 +358,9 @@ static int job_close(lua_State *L) {
 static const luaL_Reg methods[] = {
     {"next", job_next},   {"outcome", job_outcome}, {"take", job_take},
     {"wait", job_wait},   {"ready", job_ready},     {"announce", job_announce},
-    {"close", job_close}, {"stash", job_stash},     {NULL, NULL}};
+    {"close", job_close}, {"stash", job_stash},
+    {"progress", job_progress},                     {"cancel", job_cancel},
+    {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__call", job_call},
                                 {"__gc", job_close},
                                 {"__close", job_close},
@@ -338,4 +372,5 @@ const bind_class bind_job_class = {
 void bind_job_open(lua_State *L) {
     bind_class_open(&bind_job_class);
     job_make_open(L);
+    job_any_open(L);
 }

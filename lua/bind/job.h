@@ -23,7 +23,8 @@ enum {
     UV_STASH,   /* index, value, failed; taken before they were asked for */
     UV_FUNCTION, /* to be named in messages */
     UV_OUTCOME,  /* what outcome() returned */
-    UV_COUNT = UV_OUTCOME
+    UV_PROGRESS, /* what is told how far it is */
+    UV_COUNT = UV_PROGRESS
 };
 
 typedef struct job_ud {
@@ -33,6 +34,7 @@ typedef struct job_ud {
     int source;
     bool ordered, input_over, released;
     bool failed;     /* the source raised (UV_ERROR) */
+    bool stopped;    /* an item's error ended the job */
     uint64_t ahead;  /* how far the input may be ahead of what was taken */
     uint64_t chunk;  /* items per claim, if that was said; at most `ahead` */
     uint64_t fed;    /* items given to the workers */
@@ -42,6 +44,7 @@ typedef struct job_ud {
     uint64_t count;  /* MP_JOB_OPEN until the input is over */
     uint64_t bytes;  /* in blocks of items that are not taken */
     uint64_t window;
+    int64_t tick_ns; /* when that is to be told next; 0 = never */
     mp_cell_shm *in, *out; /* the cells, in this process */
     uint64_t quick; /* ordered: results below it need no second look */
     lua_Integer stash_first, stash_last;
@@ -58,7 +61,8 @@ static inline bool job_usable(const job_ud *j) {
 /* The job at stack index 1, of this process; TypeError, StateError. */
 job_ud *job_check(lua_State *L, const char *fn);
 
-/* The job is not needed any more (see mp_job_drop); safe twice. */
+/* The job is not needed any more (see mp_job_drop); safe twice. Cancelled,
+   what still runs of it is asked to stop, and killed a moment later. */
 void job_give_up(job_ud *j, unsigned how);
 
 /* Raises what the source raised. */
@@ -109,5 +113,40 @@ bool job_next_of_any(lua_State *L, job_ud *j, int self, mp_deadline deadline,
 
 /* Adds the constructors to the table on the stack's top. */
 void job_make_open(lua_State *L);
+
+/* --- job_control.c --------------------------------------------------- */
+
+/* The options at `idx` (nil: none), as lua/mp/controls.lua makes them. */
+void job_read_controls(lua_State *L, const job_ud *j, int idx,
+                       mp_controls *with);
+
+/* Its timeout may be shorter than the crew looks ahead. */
+void job_hurry(const job_ud *j);
+
+/* Cancels it, in shared memory: who runs an item of it is killed in `ns`, and
+   by MP_JOB_ASKED asked to stop before. */
+void job_stop(const job_ud *j, unsigned how, uint64_t ns);
+
+/* cancel(job) -> boolean: was anything of it left to do? */
+int job_cancel(lua_State *L);
+
+/* --- job_progress.c -------------------------------------------------- */
+
+/* progress(job, f): f(done, count or nil, false) is called in waits, at most
+   ten times a second, and f(done, count, true) once at the end. */
+int job_progress(lua_State *L);
+
+/* The earlier of `deadline` and the moment for the next call. */
+mp_deadline job_tick_deadline(const job_ud *j, mp_deadline deadline);
+
+/* Calls it, if it is time; at the end, if that was not told yet. It may give
+   the job up. */
+void job_tick(lua_State *L, job_ud *j, int self);
+void job_tick_end(lua_State *L, job_ud *j, int self);
+
+/* --- job_any.c ------------------------------------------------------- */
+
+/* Adds what waits for the first of several jobs to that table. */
+void job_any_open(lua_State *L);
 
 #endif

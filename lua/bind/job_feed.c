@@ -3,6 +3,7 @@
    the memory in use does not depend on the length of the input. */
 #include <stdio.h>
 
+#include "bind/interrupt.h"
 #include "bind/job.h"
 #include "bind/message.h"
 #include "mem/heap.h"
@@ -141,15 +142,23 @@ void job_feed(lua_State *L, job_ud *j, int self) {
         lua_pushcfunction(L, draw_batch);
         lua_pushvalue(L, self);
         lua_getiuservalue(L, self, UV_SOURCE);
-        if (lua_pcall(L, 2, 0, 0) != LUA_OK) keep_input_error(L, j, self);
+        bool failed = lua_pcall(L, 2, 0, 0) != LUA_OK;
+        bool at_once = failed && bind_is_interrupted(L, -1);
+        if (at_once)
+            end_input(j);
+        else if (failed)
+            keep_input_error(L, j, self);
         hand_over(j, before);
+        if (at_once) lua_error(L);
     }
 }
 
 /* Feeding is worth its while when half of the window is free. */
 void job_refill(lua_State *L, job_ud *j, int self) {
-    if (!j->input_over && j->fed - j->taken <= j->ahead / 2)
+    if (!j->input_over && j->fed - j->taken <= j->ahead / 2) {
         job_feed(L, j, self);
+        job_tick(L, j, self);
+    }
     uint64_t later = j->input_over ? 0 : j->ahead / 2;
     j->quick = j->ordered && j->fed > later && j->stash_first == j->stash_last
                    ? j->fed - later

@@ -28,7 +28,10 @@ static void make_function(lua_State *L, job_ud *j, bool items, int n,
     bool copies = bind_pool_push_snapshot(L, 1);
     mp_ref message =
         globals_function(L, copies ? lua_gettop(L) : 0, 2, items, 3, n);
-    int r = mp_pool_function(pool_of(j->pool), message, &spec->function);
+    int r = j->pool->guest
+                ? mp_pool_own_function(message, &spec->function)
+                : mp_pool_function(pool_of(j->pool), message,
+                                   &spec->function);
     if (r < 0) bind_oserror(L, r, "cannot send the function to the workers");
     lua_pop(L, 1);
 }
@@ -98,21 +101,23 @@ static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec,
 static pool_ud *check_running(lua_State *L, const char *fn) {
     pool_ud *pool = bind_check_pool(L, 1, fn);
     if (!mp_pool_has_crew(pool_of(pool))) bind_pool_restart(L, pool, 1);
-    if (mp_pool_state(pool_of(pool)) != MP_POOL_RUN)
+    if (bind_pool_state(pool) != MP_POOL_RUN)
         bind_pool_stopped(L, pool);
     return pool;
 }
 
-/* apply(pool, f, args...) -> job with one item */
-static int pool_apply(lua_State *L) {
+/* The function at 2, the arguments behind it; their job's options at `with`,
+   0: none. */
+static int apply(lua_State *L, int with) {
     pool_ud *pool = check_running(L, "apply");
-    int n = lua_gettop(L) - 2;
     mp_job_spec spec = {.shape = SHAPE_APPLY,
                         .source = MP_JOB_CELLS,
                         .count = 1,
                         .window = 1,
                         .chunk = 1};
+    int n = (with ? with - 1 : lua_gettop(L)) - 2;
     job_ud *j = push_job(L, pool);
+    job_read_controls(L, j, with ? with : n + 3, &spec.with);
     j->source = FROM_STACK;
     j->ordered = j->released = true;
     j->ahead = 1;
@@ -126,7 +131,18 @@ static int pool_apply(lua_State *L) {
     job_put_item(j, mark, value);
     j->input_over = true;
     mp_job_feed(pool_of(pool), j->job, 1);
+    if (spec.with.timeout_ns) job_hurry(j);
     return 1;
+}
+
+/* apply(pool, f, args...) -> job with one item */
+static int pool_apply(lua_State *L) { return apply(L, 0); }
+
+/* apply_with(pool, f, options, args...) -> the same */
+static int pool_apply_with(lua_State *L) {
+    lua_pushvalue(L, 3);
+    lua_remove(L, 3);
+    return apply(L, lua_gettop(L));
 }
 
 /* Reads what `source` (stack index 3) is into the spec and the job. */
@@ -148,9 +164,10 @@ static void describe_source(lua_State *L, job_ud *j, mp_job_spec *spec) {
 }
 
 /* How far ahead the input may run, and the number of cells. `mode`: "all"
-   (map_async: everything at once), "map", "imap", "any" (unordered). */
+   (map_async: everything at once), "map", "imap", "any" (unordered). `most`:
+   how far ahead at most, 0: as it suits. */
 static void choose_window(job_ud *j, mp_job_spec *spec, const char *mode,
-                          uint32_t workers) {
+                          uint64_t most, uint32_t workers) {
     bool stream = *mode == 'i' || *mode == 'a';
     uint64_t count = spec->count, chunk = spec->chunk;
     uint64_t ahead = stream ? STREAM_WINDOW : ORDERED_WINDOW;
@@ -160,20 +177,26 @@ static void choose_window(job_ud *j, mp_job_spec *spec, const char *mode,
     else if (chunk * 4 * workers > ahead)
         ahead = power_of_two(chunk * 4 * workers);
     if (mode[1] == 'l' || count < ahead) ahead = power_of_two(count);
+    if (most && most < ahead) ahead = most;
     j->ahead = ahead;
     j->chunk = spec->chunk < ahead ? spec->chunk : 0;
     /* Unordered, one slow item must not stop the others soon. */
-    spec->window = j->ordered || ahead >= count ? ahead : 4 * ahead;
+    spec->window =
+        power_of_two(j->ordered || ahead >= count ? ahead : 4 * ahead);
 }
 
-/* job(pool, f, source, n, step, chunk, mode, star) -> job */
+/* job(pool, f, source, n, step, chunk, mode, star [, most ahead [, options]])
+   -> job */
 static int pool_job(lua_State *L) {
     pool_ud *pool = check_running(L, "map");
     mp_job_spec spec = {.chunk = (uint64_t)luaL_checkinteger(L, 6)};
     const char *mode = luaL_checkstring(L, 7);
     spec.shape = lua_toboolean(L, 8) ? SHAPE_STAR : SHAPE_MAP;
+    uint64_t most = (uint64_t)luaL_optinteger(L, 9, 0);
+    lua_settop(L, 10);
     job_ud *j = push_job(L, pool);
     int self = lua_gettop(L);
+    job_read_controls(L, j, 10, &spec.with);
     j->ordered = strcmp(mode, "any") != 0;
     j->released = strcmp(mode, "all") == 0;
     spec.eager = mode[0] == 'i' || strcmp(mode, "any") == 0;
@@ -182,7 +205,7 @@ static int pool_job(lua_State *L) {
     lua_pushvalue(L, 3);
     lua_setiuservalue(L, self, UV_SOURCE);
     describe_source(L, j, &spec);
-    choose_window(j, &spec, mode, mp_pool_workers(pool_of(pool)));
+    choose_window(j, &spec, mode, most, mp_pool_workers(pool_of(pool)));
     make_function(L, j, any_thing_items(L, j, spec.count), things_list(L),
                   &spec);
     add_job(L, j, &spec, 0);
@@ -190,6 +213,7 @@ static int pool_job(lua_State *L) {
         j->input_over = true;
         mp_job_finish_input(pool_of(pool), j->job, 0);
     }
+    if (spec.with.timeout_ns) job_hurry(j);
     job_feed(L, j, self);
     if (j->failed && !spec.eager) {
         job_give_up(j, MP_JOB_CANCELLED);
@@ -200,6 +224,9 @@ static int pool_job(lua_State *L) {
 
 void job_make_open(lua_State *L) {
     static const luaL_Reg functions[] = {
-        {"apply", pool_apply}, {"job", pool_job}, {NULL, NULL}};
+        {"apply", pool_apply},
+        {"apply_with", pool_apply_with},
+        {"job", pool_job},
+        {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
 }

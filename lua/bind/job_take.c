@@ -1,6 +1,7 @@
 /* Results from the workers: in order, or as they come. */
 #include <errno.h>
 
+#include "bind/interrupt.h"
 #include "bind/job.h"
 #include "bind/message.h"
 #include "mem/heap.h"
@@ -16,8 +17,12 @@ static void push_index(lua_State *L, const job_ud *j, uint64_t i) {
         lua_pushinteger(L, (lua_Integer)i + 1);
 }
 
+/* lost(pid, exit code, index, function, runs, deaths, timeout or nil) -> error
+   object: of a worker that died, or was killed as the item's time was up. */
 static void push_lost(lua_State *L, job_ud *j, int self, uint64_t i,
-                      uint64_t value) {
+                      unsigned tag, uint64_t value) {
+    uint32_t runs, deaths;
+    mp_job_tries(j->job, i, &runs, &deaths);
     lua_getiuservalue(L, self, UV_POOL);
     lua_getiuservalue(L, -1, 1);
     lua_getfield(L, -1, "lost");
@@ -25,9 +30,24 @@ static void push_lost(lua_State *L, job_ud *j, int self, uint64_t i,
     lua_pushinteger(L, (lua_Integer)(int32_t)(uint32_t)value);
     push_index(L, j, i);
     lua_getiuservalue(L, self, UV_FUNCTION);
-    lua_call(L, 4, 1);
+    lua_pushinteger(L, runs);
+    lua_pushinteger(L, deaths);
+    if (tag == MP_CELL_LATE)
+        lua_pushnumber(L, (lua_Number)j->job->with.timeout_ns / 1e9);
+    else
+        lua_pushnil(L);
+    lua_call(L, 7, 1);
     lua_replace(L, -3);
     lua_pop(L, 1);
+}
+
+/* An error that came says how often the item was run. */
+static void add_attempts(lua_State *L, const job_ud *j, uint64_t i) {
+    uint32_t runs, deaths;
+    mp_job_tries(j->job, i, &runs, &deaths);
+    if (!runs || !lua_istable(L, -1)) return;
+    lua_pushinteger(L, runs);
+    lua_setfield(L, -2, "attempts");
 }
 
 /* Item i's input is not needed any more. */
@@ -65,6 +85,8 @@ static bool push_block(lua_State *L, job_ud *j, int self, mp_cell_shm *cell,
     int r = lua_pcall(L, 2, LUA_MULTRET, 0);
     *n = lua_gettop(L) - top;
     if (r == LUA_OK) return true;
+    /* The item is spoilt, but it was the caller who was meant. */
+    if (bind_is_interrupted(L, -1)) bind_interrupt_on_signal();
     lua_getiuservalue(L, self, UV_POOL);
     lua_getiuservalue(L, -1, 1);
     lua_getfield(L, -1, "unreadable");
@@ -88,14 +110,15 @@ int job_take_result(lua_State *L, job_ud *j, int self, uint64_t i,
     luaL_checkstack(L, 10, NULL);
     if (tag < MP_CELL_OWN) {
         message_push_scalar(L, (uint8_t)tag, value);
-    } else if (tag == MP_CELL_LOST) {
-        push_lost(L, j, self, i, value);
+    } else if (tag == MP_CELL_LOST || tag == MP_CELL_LATE) {
+        push_lost(L, j, self, i, tag, value);
         return TAKEN_ERROR;
     } else if (tag == MP_CELL_EMPTY) {
         *n = 0;
     } else if (!push_block(L, j, self, cell, i, n)) {
         return TAKEN_ERROR;
     }
+    if (tag == MP_CELL_ERROR && job_usable(j)) add_attempts(L, j, i);
     return tag == MP_CELL_ERROR ? TAKEN_ERROR : TAKEN_VALUE;
 }
 
@@ -112,7 +135,14 @@ static void run_callbacks(lua_State *L, int self) {
 bool job_await(lua_State *L, job_ud *j, int self, uint64_t mark, uint64_t i,
                mp_deadline deadline) {
     mp_pool_shm *pool = pool_of(j->pool);
-    int r = mp_job_wait(pool, j->job, mark, i, deadline);
+    /* Who is asked for a result at once looks whether there is one. */
+    if (j->pool->guest && !mp_deadline_passed(deadline) &&
+        bind_worker_help(L, pool, j->job)) {
+        if (job_usable(j)) job_tick(L, j, self);
+        return true;
+    }
+    mp_deadline until = job_tick_deadline(j, deadline);
+    int r = mp_job_wait(pool, j->job, mark, i, until);
     if (r == -EOWNERDEAD) {
         lua_getiuservalue(L, self, UV_POOL);
         bind_pool_restart(L, j->pool, lua_gettop(L));
@@ -120,7 +150,8 @@ bool job_await(lua_State *L, job_ud *j, int self, uint64_t mark, uint64_t i,
     }
     if (r == -EINTR) bind_interrupted(L);
     if (j->pool->callbacks > 0) run_callbacks(L, self);
-    return r != -ETIMEDOUT;
+    job_tick(L, j, self);
+    return r != -ETIMEDOUT || until.ns != deadline.ns;
 }
 
 /* The pool is over, and the result that is asked for is not there. */
@@ -159,6 +190,7 @@ bool job_next_in_order(lua_State *L, job_ud *j, int self, mp_deadline deadline,
     *tag = 0;
     if (job_is_over(j)) return true;
     while (!(*tag = mp_job_result(j->job, j->low))) {
+        if (mp_job_stopped(j->job)) return j->stopped = true;
         check_pool_runs(L, j, j->low);
         if (!job_await(L, j, self, next_mark(j), j->low, deadline))
             return false;

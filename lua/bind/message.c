@@ -183,7 +183,7 @@ mp_ref message_new(lua_State *L, int first, int n, const char *what) {
     if (n == 1 && lua_type(L, first) == LUA_TSTRING)
         return string_block(L, first, what);
     luaL_checkstack(L, 4, "too many values for a message");
-    pack_out *out = pack_begin(L);
+    pack_out *out = pack_begin_shared(L);
     for (int i = 0; i < n; i++)
         pack_named(L, out, first + i, list ? i + 1 : 0, what);
     mp_ref block = message_of(L, out, what);
@@ -278,7 +278,7 @@ void message_encode(lua_State *L, int idx, const char *what, size_t limit,
     } else if (lua_type(L, idx) == LUA_TSTRING) {
         encode_string(L, idx, what, limit, form);
     } else {
-        pack_out *out = pack_begin(L);
+        pack_out *out = pack_begin_shared(L);
         pack_value(L, out, idx, what);
         form->tag = MESSAGE_PACKED;
         form->data = out->data;

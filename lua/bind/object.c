@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -138,6 +139,8 @@ void bind_push_handle(lua_State *L, uint8_t code, uint32_t id, uint32_t gen,
     bind_open_runtime(L);
     bind_object *o = bind_new(L, class, sizeof *o);
     int r = mp_object_attach(id, gen);
+    if (r == -ENOENT && class->type == MP_TYPE_SEGMENT)
+        bind_oserror(L, r, "SharedMemory"); /* as of one without a name */
     if (r < 0)
         bind_error(L, "StateError", "shared %s #%d no longer exists",
                    class->name, (int)id);

@@ -65,8 +65,10 @@ static void drop_anchor(lua_State *L, packer *k) {
 static int packer_gc(lua_State *L) {
     packer *k = lua_touserdata(L, 1);
     drop_anchor(L, k);
+    pack_drop_parcels(k);
     free(k->out.data);
     free(k->out.handles);
+    free(k->out.made);
     free(k->frames);
     free(k->keys);
     pack_memo_free(&k->memo);
@@ -98,6 +100,12 @@ pack_out *pack_begin(lua_State *L) {
     return &k->out;
 }
 
+pack_out *pack_begin_shared(lua_State *L) {
+    pack_out *out = pack_begin(L);
+    out->parcels = true;
+    return out;
+}
+
 /* Frees an array of more than PACK_KEEP bytes. */
 static void *trim(void *data, size_t *cap, size_t size) {
     if (*cap * size <= PACK_KEEP)
@@ -111,6 +119,7 @@ void pack_end(lua_State *L, int idx) {
     idx = lua_absindex(L, idx);
     packer *k = lua_touserdata(L, idx);
     drop_anchor(L, k);
+    pack_drop_parcels(k);
     k->out.data = trim(k->out.data, &k->out.cap, 1);
     k->out.handles =
         trim(k->out.handles, &k->out.handles_cap, sizeof *k->out.handles);
@@ -120,6 +129,8 @@ void pack_end(lua_State *L, int idx) {
     pack_memo_reset(&k->codes, PACK_KEEP);
     k->out.len = k->out.nhandles = k->nframes = 0;
     k->out.needs = 0;
+    k->out.parcels = false;
+    k->out.baggage = NULL;
     k->nkeys = 0;
     k->globals = NULL;
     k->refreshed = k->scanned = false;

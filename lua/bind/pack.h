@@ -13,6 +13,7 @@
 #define MP_BIND_PACK_H
 
 #include <lua.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,7 +28,8 @@ enum {
     PACK_CODE = 1,    /* they come from our own family or an authenticated
                          peer: bytecode, calls of rebuilding functions by
                          value, loading of modules they name */
-    PACK_HANDLES = 2  /* shared objects of our own arena */
+    PACK_HANDLES = 2, /* shared objects of our own arena */
+    PACK_DESCRIPTORS = 4 /* descriptors that came along over a connection */
 };
 
 /* An encoded message. Lives in a userdata on the Lua stack (pushed by
@@ -38,6 +40,12 @@ typedef struct pack_out {
     pack_handle *handles;    /* each id once */
     size_t nhandles, handles_cap;
     int needs;               /* PACK_* flags that decoding will need */
+    bool parcels;            /* descriptors go along as parcels, which are
+                                among the handles (pack_begin_shared) */
+    struct connection_baggage *baggage; /* they go along in this, over a
+                                connection; neither: they are refused */
+    uint32_t *made;          /* parcels that are ours until pack_end */
+    size_t nmade, made_cap;
     int functions;           /* stack index of a list (nil: to be made), or
                                 0: each Lua function that is written by value
                                 and reads globals is added to it, and behind
@@ -47,6 +55,9 @@ typedef struct pack_out {
 /* Pushes a userdata that owns an empty pack_out and returns it. Cheap:
    buffers are recycled per state (kept while <= 1 MiB). */
 pack_out *pack_begin(lua_State *L);
+
+/* The same for what will lie in the arena, held by who holds the handles. */
+pack_out *pack_begin_shared(lua_State *L);
 
 /* Appends the value at stack index `idx`. `what` heads the path in an
    error: «cannot pickle a coroutine: args[2].on_done». Values encoded in

@@ -37,7 +37,11 @@
      STATE v s         v, a REDUCE, REBUILD or META of an empty table, and
                        then its state: __setstate(v, s) is called.  v can
                        be referred to from s on
-     HANDLE c id gen aux     a shared object of class c (one byte)
+     HANDLE c id gen aux     a shared object of class c (one byte); or, of
+                       a class that owns descriptors, a parcel of one, and
+                       what else is to be known of it
+     DESCRIPTOR c i bits     what class c makes of the i-th descriptor that
+                       came along
      GLOBALS           the table of globals
      NAME k s..        a module s[1] or, for k > 1, its field s[2]. ...
      REGNAME s         a registered metatable
@@ -86,7 +90,8 @@ enum {
     TAG_GLOBALS,
     TAG_CELL,
     TAG_END,
-    TAG_STATE
+    TAG_STATE,
+    TAG_DESCRIPTOR
 };
 
 #define TABLE_OPEN 224  /* `h` from here on: an END follows */
@@ -320,6 +325,17 @@ pack_step pack_enter(lua_State *L, packer *k);
 pack_step pack_enter_userdata(lua_State *L, packer *k);
 pack_step pack_enter_object(lua_State *L, packer *k);
 
+/* Enters a shared object into the list of the message, once. */
+void pack_note_handle(lua_State *L, packer *k, uint32_t id, uint32_t gen);
+
+/* Writes the userdata on top if it is the owner of a descriptor; else false.
+   (descriptor.c) */
+bool pack_descriptor(lua_State *L, packer *k);
+
+/* Lets go of the parcels that were made for a message: who holds its handles
+   has them now. */
+void pack_drop_parcels(packer *k);
+
 /* The same for the value of an upvalue _ENV: an environment that inherits
    the globals, whatever way its metatable does it, inherits the receiver's
    after. (Sandboxes, test frameworks.) */
@@ -473,6 +489,15 @@ static inline void unpack_keep(unpacker *u, int slot, uint64_t number,
     if (shared)
         unpack_keep_shared(u, slot, number);
 }
+
+/* Reads a DESCRIPTOR (after the tag) and pushes its new owner.
+   (descriptor.c) */
+void unpack_descriptor(unpacker *u);
+
+/* Pushes the new owner, of class `code`, of what is in the parcel; false: the
+   class owns no descriptors. */
+bool unpack_parcel(unpacker *u, uint8_t code, const pack_handle *parcel,
+                   uint32_t bits);
 
 /* Reads a NAME, REGNAME (after the tag) and pushes what it names. */
 void unpack_name(unpacker *u, int tag);

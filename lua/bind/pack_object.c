@@ -203,9 +203,8 @@ pack_step pack_enter_object(lua_State *L, packer *k) {
 
 /* ---- userdata ------------------------------------------------------- */
 
-/* Enters a shared object into the list of the message, once. */
-static void note_handle(lua_State *L, packer *k, const bind_object *o) {
-    uintptr_t key = (uintptr_t)o->id * 2 + 1; /* odd: no address */
+void pack_note_handle(lua_State *L, packer *k, uint32_t id, uint32_t gen) {
+    uintptr_t key = (uintptr_t)id * 2 + 1; /* odd: no address */
     if (pack_memo_find(&k->cells, key) != PACK_MEMO_NONE)
         return;
     pack_handle *grown = mp_grow(k->out.handles, &k->out.handles_cap,
@@ -214,7 +213,7 @@ static void note_handle(lua_State *L, packer *k, const bind_object *o) {
         bind_error(L, "PicklingError", "not enough memory to pickle %s",
                    k->what);
     k->out.handles = grown;
-    grown[k->out.nhandles++] = (pack_handle){o->id, o->gen};
+    grown[k->out.nhandles++] = (pack_handle){id, gen};
     pack_remember(L, k, &k->cells, (const void *)key, 0);
     k->out.needs |= PACK_HANDLES;
 }
@@ -222,7 +221,7 @@ static void note_handle(lua_State *L, packer *k, const bind_object *o) {
 static void put_handle(lua_State *L, packer *k, const bind_object *o) {
     if (!o->shm)
         pack_refuse(L, k, "it is closed");
-    note_handle(L, k, o);
+    pack_note_handle(L, k, o->id, o->gen);
     pack_remember_next(L, k, o, MEMO_THING);
     unsigned char *p = pack_room(L, k, 2 + 3 * MP_VARINT_MAX);
     *p++ = TAG_HANDLE;
@@ -236,6 +235,8 @@ static void put_handle(lua_State *L, packer *k, const bind_object *o) {
 pack_step pack_enter_userdata(lua_State *L, packer *k) {
     const void *key = lua_topointer(L, -1);
     if (pack_again(L, k, key))
+        return STEP_DONE;
+    if (pack_descriptor(L, k))
         return STEP_DONE;
     const bind_object *o = bind_test(L, lua_gettop(L));
     if (o) {

@@ -158,6 +158,7 @@ static void push_kind(lua_State *L, int idx) {
 
 int pack_refuse(lua_State *L, packer *k, const char *advice, ...) {
     int idx = lua_gettop(L);
+    pack_drop_parcels(k); /* not when the collector comes by */
     luaL_checkstack(L, 20, "pickling");
     push_kind(L, idx);
     const char *kind = lua_tostring(L, -1);

@@ -82,7 +82,14 @@ static void read_handle(unpacker *u, bool shared) {
     uint32_t id = (uint32_t)unpack_number(u, UINT32_MAX);
     uint32_t gen = (uint32_t)unpack_number(u, UINT32_MAX);
     uint32_t aux = (uint32_t)unpack_number(u, UINT32_MAX);
-    bind_push_handle(u->L, code, id, gen, aux);
+    if (!unpack_parcel(u, code, &(pack_handle){id, gen}, aux))
+        bind_push_handle(u->L, code, id, gen, aux);
+    unpack_keep(u, UNPACK_SLOT_REFS, number, shared);
+}
+
+static void read_descriptor(unpacker *u, bool shared) {
+    uint64_t number = u->things++;
+    unpack_descriptor(u);
     unpack_keep(u, UNPACK_SLOT_REFS, number, shared);
 }
 
@@ -255,6 +262,9 @@ bool unpack_thing(unpacker *u) {
         return true;
     case TAG_HANDLE: case TAG_HANDLE | TAG_SHARED:
         read_handle(u, shared);
+        return true;
+    case TAG_DESCRIPTOR: case TAG_DESCRIPTOR | TAG_SHARED:
+        read_descriptor(u, shared);
         return true;
     case TAG_REF:
         unpack_ref(u, unpack_number(u, UINT64_MAX));

@@ -7,6 +7,7 @@
 #include "bind/core.h"
 #include "bind/gc.h"
 #include "bind/globals.h"
+#include "bind/inherit.h"
 #include "bind/message.h"
 #include "bind/process.h"
 #include "mem/object.h"
@@ -63,9 +64,18 @@ static void take_snapshot(lua_State *L, int hooks) {
     lua_rawset(L, hooks);
 }
 
+/* Pushes the list of what a crew that is forked now is not to have. */
+static void find_inherited(lua_State *L, int hooks) {
+    lua_getfield(L, hooks, "named");
+    inherit_find(L, -1);
+    lua_remove(L, -2);
+}
+
 void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
     mp_pool_shm *shm = pool_of(pool);
-    if (mp_pool_state(shm) >= MP_POOL_TERMINATE || mp_pool_has_crew(shm))
+    /* A guest's crew takes its workers along. */
+    if (mp_pool_state(shm) >= MP_POOL_TERMINATE || mp_pool_has_crew(shm) ||
+        pool->guest)
         return;
     if (pool->method) {
         char problem[MP_BOOT_PROBLEM] = "";
@@ -75,14 +85,22 @@ void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
         pool->ended = false;
         return;
     }
-    luaL_checkstack(L, 2, NULL);
+    luaL_checkstack(L, 4, NULL);
     lua_getiuservalue(L, idx, 1);
-    take_snapshot(L, lua_gettop(L));
-    bind_gc_before_fork(L);
     worker_start start = {L, lua_gettop(L)};
+    take_snapshot(L, start.hooks);
+    find_inherited(L, start.hooks);
+    bind_gc_before_fork(L);
+    inherit_begin(L, lua_gettop(L));
     mp_pool_restart(shm, &pool->crew, bind_worker_main, &start);
+    inherit_done();
     pool->ended = false;
-    lua_pop(L, 1);
+    lua_pop(L, 2);
+}
+
+uint32_t bind_pool_state(const pool_ud *pool) {
+    uint32_t state = mp_pool_state(pool_of(pool));
+    return pool->guest && state == MP_POOL_CLOSING ? MP_POOL_RUN : state;
 }
 
 int bind_pool_stopped(lua_State *L, const pool_ud *pool) {
@@ -96,12 +114,25 @@ int bind_pool_stopped(lua_State *L, const pool_ud *pool) {
 }
 
 /* Arguments of new. */
-enum { WORKERS = 1, MOST, HOOKS, METHOD, BIRTH, INITIALIZER, INITARGS };
+enum {
+    WORKERS = 1, MOST, HOOKS, METHOD,
+    BIRTH, INITIALIZER, INITARGS, WORKER_EXIT
+};
+
+static uint64_t number_field(lua_State *L, int idx, const char *name,
+                             uint64_t otherwise) {
+    lua_getfield(L, idx, name);
+    uint64_t n = (uint64_t)luaL_optinteger(L, -1, (lua_Integer)otherwise);
+    lua_pop(L, 1);
+    return n;
+}
 
 /* By a fork of this process. */
 static int start_copies(lua_State *L, pool_ud *pool) {
     take_snapshot(L, HOOKS);
+    find_inherited(L, HOOKS);
     bind_gc_before_fork(L);
+    inherit_begin(L, lua_gettop(L));
     worker_start start = {L, HOOKS};
     int r = mp_pool_start(pool_of(pool), &pool->crew, bind_worker_main,
                           &start);
@@ -109,22 +140,26 @@ static int start_copies(lua_State *L, pool_ud *pool) {
     if (r == -EOWNERDEAD)
         r = mp_pool_restart(pool_of(pool), &pool->crew, bind_worker_main,
                             &start);
+    inherit_done();
+    lua_pop(L, 1);
     return r;
 }
 
-/* new(workers, most, hooks, method [, birth, initializer or false, initargs])
-   -> pool. The workers run when it returns. What follows the method is for
-   those but "fork". */
+/* new(workers, most, hooks, method [, birth, initializer or false, initargs,
+   worker_exit or false]) -> pool. The workers run when it returns. What
+   follows the method is for those but "fork". */
 static int pool_new(lua_State *L) {
-    uint32_t workers = (uint32_t)luaL_checkinteger(L, 1);
-    uint64_t most = (uint64_t)luaL_checkinteger(L, 2);
+    mp_pool_spec spec = {.workers = (uint32_t)luaL_checkinteger(L, 1),
+                         .most = (uint64_t)luaL_checkinteger(L, 2)};
     luaL_checktype(L, HOOKS, LUA_TTABLE);
+    spec.places = (uint32_t)number_field(L, HOOKS, "places", spec.workers);
+    spec.most_bytes = number_field(L, HOOKS, "most_bytes", 0);
     const mp_start_method *method =
         mp_start_method_named(luaL_checkstring(L, METHOD));
     if (!method)
         return bind_error(L, "ValueError", "cannot find context for '%s'",
                           lua_tostring(L, METHOD));
-    lua_settop(L, INITARGS);
+    lua_settop(L, WORKER_EXIT);
     bind_open_runtime(L);
     pool_ud *pool =
         (pool_ud *)bind_new(L, &bind_pool_class, sizeof(pool_ud));
@@ -134,7 +169,7 @@ static int pool_new(lua_State *L) {
     lua_pushvalue(L, HOOKS);
     lua_setiuservalue(L, -2, 1);
     bind_object *o = &pool->object;
-    int r = mp_pool_create(workers, most, &o->id, &o->gen);
+    int r = mp_pool_make(&spec, &o->id, &o->gen);
     if (r < 0) return bind_oserror(L, r, "Pool: cannot make the pool");
     o->shm = mp_object_block(o->id);
     char problem[MP_BOOT_PROBLEM] = "";
@@ -160,9 +195,18 @@ static bool is_released(lua_State *L) {
     return pool && !pool->object.shm;
 }
 
+/* The pool at 1, which is no worker's. */
+static pool_ud *check_host(lua_State *L, const char *fn) {
+    pool_ud *pool = bind_check_pool(L, 1, fn);
+    if (pool->guest)
+        bind_error(L, "StateError",
+                   "%s: this Pool belongs to the process that made it", fn);
+    return pool;
+}
+
 static int pool_close(lua_State *L) {
     if (is_released(L)) return 0;
-    mp_pool_close(pool_of(bind_check_pool(L, 1, "close")));
+    mp_pool_close(pool_of(check_host(L, "close")));
     return 0;
 }
 
@@ -186,7 +230,7 @@ static void stop(pool_ud *pool) {
 
 static int pool_terminate(lua_State *L) {
     if (is_released(L)) return 0;
-    pool_ud *pool = bind_check_pool(L, 1, "terminate");
+    pool_ud *pool = check_host(L, "terminate");
     if (!pool->ended) stop(pool);
     return 0;
 }
@@ -202,7 +246,7 @@ static bool join_team(lua_State *L, pool_ud *pool) {
    most, so that the Lua side can run callbacks and feed iterators. */
 static int pool_join(lua_State *L) {
     pool_ud *pool =
-        is_released(L) ? NULL : bind_check_pool(L, 1, "join");
+        is_released(L) ? NULL : check_host(L, "join");
     if (!pool || pool->ended) {
         lua_pushboolean(L, 1);
         return 1;
@@ -232,7 +276,7 @@ static int pool_state(lua_State *L) {
     if (!pool->object.shm || !bind_pool_mine(pool))
         lua_pushstring(L, "terminate");
     else
-        lua_pushstring(L, names[mp_pool_state(pool_of(pool))]);
+        lua_pushstring(L, names[bind_pool_state(pool)]);
     return 1;
 }
 
@@ -254,6 +298,77 @@ static int pool_pids(lua_State *L) {
                                &mp_pool_worker(shm, i)->pid));
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
+    return 1;
+}
+
+/* resize(n): as many workers from now on */
+static int pool_resize(lua_State *L) {
+    pool_ud *pool = check_host(L, "resize");
+    char problem[MP_BOOT_PROBLEM] = "";
+    mp_pool_resize(pool_of(pool), (uint32_t)luaL_checkinteger(L, 2));
+    if (!pool->team) {
+        mp_pool_stir(pool_of(pool), &pool->crew);
+        return 0;
+    }
+    int r = bind_pool_fill_team(L, pool, problem);
+    if (r < 0)
+        return bind_start_failed(L, "resize: cannot start the workers", r,
+                                 problem);
+    return 0;
+}
+
+static void set_count(lua_State *L, const char *name,
+                      const _Atomic uint64_t *n) {
+    lua_pushinteger(L, (lua_Integer)atomic_load_explicit(
+                           n, memory_order_relaxed));
+    lua_setfield(L, -2, name);
+}
+
+/* counters() -> list with a table for each place that ever had a worker */
+static int pool_counters(lua_State *L) {
+    mp_pool_shm *shm = pool_of(bind_check_pool(L, 1, "stats"));
+    uint32_t n = mp_pool_places(shm), workers = mp_pool_workers(shm);
+    lua_newtable(L);
+    for (uint32_t i = 0; i < n; i++) {
+        const mp_worker_shm *w = mp_pool_worker(shm, i);
+        uint32_t pid = atomic_load(&w->pid);
+        if (!pid) break;
+        lua_createtable(L, 0, 9);
+        lua_pushinteger(L, (lua_Integer)i + 1);
+        lua_setfield(L, -2, "id");
+        lua_pushinteger(L, pid);
+        lua_setfield(L, -2, "pid");
+        lua_pushboolean(L, i < workers);
+        lua_setfield(L, -2, "wanted");
+        lua_pushnumber(L, (lua_Number)atomic_load(&w->busy_ns) / 1e9);
+        lua_setfield(L, -2, "busy");
+        set_count(L, "done", &w->done);
+        set_count(L, "failed", &w->failed);
+        set_count(L, "retried", &w->retried);
+        set_count(L, "lost", &w->lost);
+        set_count(L, "timeouts", &w->late);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+/* left() -> list with n: what the workers said that left */
+static int pool_left(lua_State *L) {
+    if (is_released(L)) return lua_newtable(L), 1;
+    mp_pool_shm *shm = pool_of(check_host(L, "exit_results"));
+    uint32_t index;
+    mp_ref message;
+    lua_Integer n = 0;
+    while (mp_pool_left(shm, (uint64_t)n, &index)) n++;
+    lua_createtable(L, (int)n, 1);
+    for (lua_Integer i = 1; i <= n; i++) {
+        /* The last one stands first. */
+        message = mp_pool_left(shm, (uint64_t)(n - i), &index);
+        if (message_push(L, message) != 1) lua_pushnil(L);
+        lua_rawseti(L, -2, i);
+    }
+    lua_pushinteger(L, n);
+    lua_setfield(L, -2, "n");
     return 1;
 }
 
@@ -305,6 +420,9 @@ static const luaL_Reg methods[] = {
     {"mine", pool_mine},
     {"pids", pool_pids},
     {"raise", pool_raise},
+    {"resize", pool_resize},
+    {"counters", pool_counters},
+    {"left", pool_left},
     {"callbacks", pool_count_callbacks},
     {"exclusively", pool_exclusively},
     {"release", pool_finalize},

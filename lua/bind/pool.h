@@ -14,8 +14,10 @@ enum { SHAPE_MAP, SHAPE_STAR, SHAPE_APPLY };
 /* User value 1 of a pool: a table with the Lua side's functions:
    setup(id)                     first thing in a worker (a copy)
    failure(value, traceback, f, index, id, phase) -> error object
-   lost(pid, exitcode, index, name) -> error object
+   lost(pid, exitcode, index, f, runs, deaths, timeout or nil) -> error object
+   farewell() -> value           last thing in a worker that leaves; or nil
    run_callbacks()               of finished results
+   places, most_bytes            of mp_pool_spec
    Its field `snapshot` is what the workers have (globals.h). */
 typedef struct pool_ud {
     bind_object object;
@@ -24,6 +26,7 @@ typedef struct pool_ud {
     mp_team *team;  /* the workers, where they are threads: no crew */
     uint32_t owner; /* tag of the participant that made it */
     bool started, ended;
+    bool guest;     /* of one of its workers, for a job of its own */
     bool calling;   /* callbacks run */
     int callbacks;  /* results with callbacks that are not finished */
 } pool_ud;
@@ -48,11 +51,18 @@ bool bind_pool_push_snapshot(lua_State *L, int idx);
    fails. `idx`: the pool's stack index. */
 void bind_pool_restart(lua_State *L, pool_ud *pool, int idx);
 
+/* mp_pool_state; as long as a task runs, its pool is open to it. */
+uint32_t bind_pool_state(const pool_ud *pool);
+
 /* Raises what a pool that does not run any more owes its callers:
    PoolTerminated, BrokenPool with its reason, or StateError. */
 int bind_pool_stopped(lua_State *L, const pool_ud *pool);
 
 void bind_job_open(lua_State *L);
+
+/* In a worker whose task waits for `job`, of its own pool: runs what there is
+   of it, and says whether there was any. StateError where too many do. */
+bool bind_worker_help(lua_State *L, mp_pool_shm *pool, mp_job_shm *job);
 
 /* Runs in a worker process, never returns (worker.c). ctx: worker_start. */
 typedef struct worker_start {
@@ -80,6 +90,9 @@ void bind_pool_tell(lua_State *L, pool_ud *pool, int birth, int first);
 /* Starts its crew by pool->method, or its threads; -errno. `problem` gets
    what that does not say (MP_BOOT_PROBLEM bytes). */
 int bind_pool_start_fresh(lua_State *L, pool_ud *pool, char *problem);
+
+/* As many threads as the pool wants now; -errno. */
+int bind_pool_fill_team(lua_State *L, pool_ud *pool, char *problem);
 
 /* What a boot block of kind CREW or WORKER wants: the exit code. */
 int bind_crew_run(lua_State *L, struct mp_boot_shm *boot);

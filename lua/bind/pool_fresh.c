@@ -24,7 +24,8 @@
 
 /* ---- the caller ------------------------------------------------------ */
 
-enum { SETUP_VALUES = 2 }; /* initializer or false, its arguments or nil */
+/* Initializer or false, its arguments or nil, worker_exit or false. */
+enum { SETUP_VALUES = 3 };
 
 void bind_pool_tell(lua_State *L, pool_ud *pool, int birth, int first) {
     mp_ref setup = bind_boot_message(L, birth, first, SETUP_VALUES);
@@ -61,6 +62,16 @@ int bind_pool_start_fresh(lua_State *L, pool_ud *pool, char *problem) {
     start.kind = BIND_BOOT_WORKER;
     return mp_team_start(pool_of(pool), &start,
                          lua_topointer(L, LUA_REGISTRYINDEX), &pool->team);
+}
+
+int bind_pool_fill_team(lua_State *L, pool_ud *pool, char *problem) {
+    mp_start start = {.method = pool->method,
+                      .kind = BIND_BOOT_WORKER,
+                      .id = pool->object.id,
+                      .gen = pool->object.gen,
+                      .problem = problem};
+    return mp_team_fill(pool_of(pool), &start,
+                        lua_topointer(L, LUA_REGISTRYINDEX), pool->team);
 }
 
 /* ---- the other side -------------------------------------------------- */
@@ -134,10 +145,22 @@ static int serve(lua_State *L, void *ctx) {
     return EXIT_SUCCESS;
 }
 
+/* Who is one too many leaves its place to whoever comes when the pool grows;
+   unless it has just grown. */
+static bool keeps_place(const place *p) {
+    mp_worker_shm *w = mp_pool_worker(p->pool, p->index);
+    if (!mp_worker_wanted(p->pool)) return false;
+    if (p->index < mp_pool_workers(p->pool)) return true;
+    uint32_t nobody = 0;
+    atomic_store(&w->tag, 0);
+    return p->index < mp_pool_workers(p->pool) &&
+           atomic_compare_exchange_strong(&w->tag, &nobody, mp_me->tag);
+}
+
 /* A state has ended. Is another to begin? Then this is another worker. */
 static bool begin_anew(place *p, const mp_boot_shm *boot, int code) {
     mp_crew_bury(p->pool, p->index, code);
-    if (!mp_worker_wanted(p->pool) || mp_start_anew() < 0) return false;
+    if (!keeps_place(p) || mp_start_anew() < 0) return false;
     p->pool = attach(boot);
     if (!p->pool) return false; /* nobody else has it any more */
     mp_worker_shm *w = mp_pool_worker(p->pool, p->index);

@@ -19,9 +19,13 @@
 #include "bind/boot.h"
 #include "bind/core.h"
 #include "bind/gc.h"
+#include "bind/interrupt.h"
 #include "bind/thread.h"
+#include "data/segment.h"
 #include "mem/arena.h"
+#include "os/signal.h"
 #include "mem/heap.h"
+#include "os/tempdir.h"
 #include "proc/family.h"
 #include "proc/proc.h"
 #include "proc/start.h"
@@ -40,16 +44,54 @@ typedef struct child {
 static const bind_class child_class = {.name = "Child"};
 
 /* Keys of the registry: their addresses. */
-static const char CHILDREN, KIT, SENTINEL;
+static const char CHILDREN, KIT, SENTINEL, AT_END;
 
 /* ---- the end -------------------------------------------------------- */
 
-static void end_process(void) { mp_family_end(NULL); }
+static void end_process(void) {
+    mp_family_end(NULL);
+    mp_segment_end();
+    mp_tempdir_remove();
+}
 
 /* The sentinel's __gc: the state is closing. */
 static int end_state(lua_State *L) {
     mp_family_end(lua_topointer(L, LUA_REGISTRYINDEX));
+    bind_thread_unready();
     return 0;
+}
+
+/* ---- mp.util -------------------------------------------------------- */
+
+/* at_end(function): what a child calls before it ends. */
+static int process_at_end(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &AT_END);
+    return 0;
+}
+
+void bind_child_end(lua_State *L) {
+    if (!lua_checkstack(L, 4)) return;
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &AT_END) == LUA_TFUNCTION)
+        lua_pcall(L, 0, 0, 0);
+    else
+        lua_pop(L, 1);
+}
+
+/* finish(): ends the daemons of this state, and awaits its other children. */
+static int process_finish(lua_State *L) {
+    mp_family_end(lua_topointer(L, LUA_REGISTRYINDEX));
+    return 0;
+}
+
+/* tempdir() -> path of this process's own directory */
+static int process_tempdir(lua_State *L) {
+    const char *path;
+    int r = mp_tempdir(&path);
+    if (r < 0) return bind_oserror(L, r, "get_temp_dir");
+    lua_pushstring(L, path);
+    return 1;
 }
 
 /* ---- a child's state ------------------------------------------------ */
@@ -87,6 +129,7 @@ void bind_child_enter(lua_State *L) {
     luaL_checkstack(L, 8, "child");
     lua_rawgetp(L, LUA_REGISTRYINDEX, &KIT);
     int kit = lua_gettop(L);
+    bind_interrupt_in_child(L);
     bind_gc_in_child(L);
     bind_thread_end_in_child();
     replace_exit(L, kit);
@@ -127,6 +170,7 @@ _Noreturn static void run_child(lua_State *L) {
     /* REPORT has told; but for one that failed itself. */
     if (status != LUA_OK && lua_isstring(L, -1))
         dprintf(STDERR_FILENO, "%s\n", lua_tostring(L, -1));
+    bind_child_end(L);
     mp_family_exit(status == LUA_OK ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
@@ -324,8 +368,11 @@ static int child_join(lua_State *L) {
     child *c = check_child(L);
     if (!c->relative) return lua_pushboolean(L, 1), 1;
     mp_deadline deadline = bind_deadline(L, 2, "join");
-    int r;
-    while ((r = mp_family_wait(c->relative, deadline)) == -EINTR)
+    int r = mp_family_wait(c->relative, MP_AT_ONCE);
+    if (r != 0 && c->relative->proc.method->start == mp_start_thread)
+        bind_thread_get_ready();
+    while (r != 0 &&
+           (r = mp_family_wait(c->relative, deadline)) == -EINTR)
         bind_interrupted(L);
     if (r == 0)
         note_end(L, c);
@@ -433,6 +480,15 @@ static int process_parameters(lua_State *L) {
     return 2;
 }
 
+/* ignore_interrupts(): Ctrl-C is for others. Not in a thread, which has no
+   signals. */
+static int process_ignore_interrupts(lua_State *L) {
+    bind_interrupt_forget();
+    if (!mp_start_mask()) mp_signal_swallow(SIGINT);
+    (void)L;
+    return 0;
+}
+
 /* ---- opening -------------------------------------------------------- */
 
 static void open_child_class(lua_State *L) {
@@ -489,7 +545,9 @@ void bind_process_open(lua_State *L) {
         {"active", process_active}, {"methods", process_methods},
         {"threads", process_threads}, {"alive", process_alive},
         {"await", process_await}, {"tag", process_tag},
-        {"parameters", process_parameters},
+        {"parameters", process_parameters}, {"at_end", process_at_end},
+        {"ignore_interrupts", process_ignore_interrupts},
+        {"finish", process_finish}, {"tempdir", process_tempdir},
         {NULL, NULL}};
     open_child_class(L);
     lua_newtable(L);

@@ -13,6 +13,10 @@
    the process should somebody close the state all the same. */
 void bind_child_enter(lua_State *L);
 
+/* Before a child's end: calls what mp.util has to do then, if it was loaded.
+   Its errors are its own. */
+void bind_child_end(lua_State *L);
+
 /* Raises why a start failed, with `what` in front: StateError for -EPROTO,
    otherwise OSError. `problem`: as in mp_start. */
 int bind_start_failed(lua_State *L, const char *what, int r,

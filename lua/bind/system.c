@@ -1,5 +1,5 @@
-/* core.sleep, time, monotonic, getpid, getppid, cpu_count, random: what Lua
-   lacks. */
+/* core.sleep, time, monotonic, getpid, getppid, cpu_count, random, terminal:
+   what Lua lacks. */
 #include <errno.h>
 #include <math.h>
 #include <sched.h>
@@ -11,6 +11,7 @@
 #include "mem/slot.h"
 #include "os/cpu.h"
 #include "os/random.h"
+#include "os/terminal.h"
 
 /* A thread that is asked to end is woken. */
 static int sleep_as_participant(lua_State *L, mp_deadline deadline) {
@@ -84,12 +85,20 @@ void bind_reseed(lua_State *L) {
     lua_call(L, 2, 0);
 }
 
+/* terminal(fd) -> columns of the terminal behind it; nil: there is none */
+static int system_terminal(lua_State *L) {
+    int width = mp_terminal_width((int)luaL_checkinteger(L, 1));
+    if (width < 0) return 0;
+    lua_pushinteger(L, width);
+    return 1;
+}
+
 void bind_system_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"sleep", system_sleep},         {"time", system_time},
         {"monotonic", system_monotonic}, {"getpid", system_getpid},
         {"getppid", system_getppid},     {"cpu_count", system_cpu_count},
-        {"random", system_random},
+        {"random", system_random},       {"terminal", system_terminal},
         {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
 }

@@ -11,6 +11,7 @@
 #include "bind/boot.h"
 #include "bind/core.h"
 #include "bind/pool.h"
+#include "bind/process.h"
 #include "mem/slot.h"
 #include "proc/family.h"
 #include "proc/start.h"
@@ -28,6 +29,10 @@ typedef struct base {
 static _Thread_local base *here;
 static _Atomic bind_thread_maker makes;
 
+/* A state that is made and has no thread yet; whoever takes it out has it. */
+static lua_State *_Atomic ready;
+static atomic_uint made; /* states of threads; it may wrap */
+
 void bind_thread_makes(bind_thread_maker maker) {
     bind_thread_maker none = NULL;
     atomic_compare_exchange_strong(&makes, &none, maker);
@@ -40,7 +45,10 @@ void bind_thread_leave(int code) {
     longjmp(here->jump, 1);
 }
 
-void bind_thread_end_in_child(void) { here = NULL; }
+void bind_thread_end_in_child(void) {
+    here = NULL;
+    atomic_store_explicit(&ready, NULL, memory_order_relaxed);
+}
 
 int bind_thread_exit(lua_State *L) {
     int code;
@@ -48,7 +56,10 @@ int bind_thread_exit(lua_State *L) {
         code = lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
     else
         code = (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
-    if (!here) mp_family_exit(code);
+    if (!here) {
+        bind_child_end(L);
+        mp_family_exit(code);
+    }
     if (here->closing)
         return luaL_error(L, "os.exit: the thread is ending already");
     bind_thread_leave(code & 0xff);
@@ -77,17 +88,45 @@ static int furnish(lua_State *L) {
     return 0;
 }
 
-static lua_State *new_state(void) {
+/* Makes a state; `loud`: says why it cannot. */
+static lua_State *new_state(bool loud) {
     bind_thread_maker maker =
         atomic_load_explicit(&makes, memory_order_relaxed);
     lua_State *L = maker ? maker() : luaL_newstate();
     if (!L) return NULL;
     lua_pushcfunction(L, furnish);
     if (lua_pcall(L, 0, 0, 0) == LUA_OK) return L;
-    fprintf(stderr, "mplua: cannot make a state for a thread: %s\n",
-            lua_tostring(L, -1));
+    if (loud)
+        fprintf(stderr, "mplua: cannot make a state for a thread: %s\n",
+                lua_tostring(L, -1));
     lua_close(L);
     return NULL;
+}
+
+void bind_thread_get_ready(void) {
+    if (atomic_load_explicit(&made, memory_order_relaxed) < 2 ||
+        atomic_load_explicit(&ready, memory_order_relaxed))
+        return;
+    lua_State *none = NULL, *L = new_state(false);
+    /* Release pairs with the acquire of whoever takes it. */
+    if (L && !atomic_compare_exchange_strong_explicit(
+                 &ready, &none, L, memory_order_release,
+                 memory_order_relaxed))
+        lua_close(L);
+}
+
+void bind_thread_unready(void) {
+    lua_State *L =
+        here ? NULL
+             : atomic_exchange_explicit(&ready, NULL, memory_order_acquire);
+    if (L) lua_close(L);
+}
+
+static lua_State *take_state(void) {
+    lua_State *L =
+        atomic_exchange_explicit(&ready, NULL, memory_order_acquire);
+    atomic_fetch_add_explicit(&made, 1, memory_order_relaxed);
+    return L ? L : new_state(true);
 }
 
 /* ---- a thread -------------------------------------------------------- */
@@ -95,7 +134,7 @@ static lua_State *new_state(void) {
 int bind_thread_state(bind_thread_work f, void *ctx, bool *exited) {
     base at = {.code = EXIT_FAILURE}, *above = here;
     *exited = true;
-    lua_State *const L = new_state();
+    lua_State *const L = take_state();
     if (!L) return EXIT_FAILURE;
     here = &at;
     /* What changes behind it lies in `at`. */

@@ -49,6 +49,20 @@ static int value_newindex(lua_State *L) {
     return 0;
 }
 
+/* get() and set(v): `value` for programs that had Python's manager. */
+static int value_get(lua_State *L) {
+    lua_settop(L, 1);
+    lua_pushliteral(L, "value");
+    return value_index(L);
+}
+
+static int value_set(lua_State *L) {
+    lua_settop(L, 2);
+    lua_pushliteral(L, "value");
+    lua_insert(L, 2);
+    return value_newindex(L);
+}
+
 /* What is added: it need not be in the type's range itself. */
 static uint64_t addend(lua_State *L, int idx, int type) {
     switch (mp_cell_types[type].kind) {
@@ -121,6 +135,8 @@ static const luaL_Reg methods[] = {
     {"add", value_add},
     {"compare_exchange", value_compare_exchange},
     {"copy", value_copy},
+    {"get", value_get},
+    {"set", value_set},
     {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__newindex", value_newindex}, {NULL, NULL}};

@@ -1,255 +1,80 @@
-/* What runs in a worker process: claim a range, call the function for each
-   item, store each result. One protected call per range, not per item: an
-   error ends the range's call, and the next begins behind the item that
-   failed. */
+/* A worker's life: it starts, claims range after range, helps itself where a
+   task waits for others, and leaves. */
 #include <errno.h>
 #include <stdlib.h>
 
-#include "bind/globals.h"
+#include "bind/interrupt.h"
 #include "bind/message.h"
-#include "bind/pool.h"
 #include "bind/process.h"
+#include "bind/worker.h"
+#include "mem/object.h"
+#include "os/resident.h"
+#include "os/signal.h"
 #include "proc/family.h"
 
-enum { FUNCTIONS_KEPT = 64 };
+enum { WEIGH_NS = 1000000 /* between two looks at the memory in use */ };
 
-/* Where the worker is in its code when an error comes. */
-enum { PHASE_FUNCTION, PHASE_ARGUMENT, PHASE_CALL, PHASE_RESULT };
+/* ---- a task that waits for tasks ------------------------------------- */
 
-/* The worker process's own state; in the registry under its address. */
-typedef struct worker {
-    mp_pool_shm *pool;
-    bind_worker_leave leave;
-    mp_worker_shm *shm;
-    uint32_t id; /* from 1 */
-    mp_range range;
-    mp_cell_shm *in, *out; /* the job's cells, in this process */
-    uint64_t at;
-    int phase;
-    int functions; /* entries in the cache */
-    mp_ref turn;   /* the message whose globals are in effect, or 0 */
-} worker;
-
-static const char worker_key, hooks_key, cache_key, traceback_key;
-
-static int traceback(lua_State *L) {
-    /* The value stays as it is; its traceback waits in the registry. */
-    luaL_traceback(L, L, NULL, 1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &traceback_key);
-    return 1;
-}
-
-/* ---- one item ------------------------------------------------------- */
-
-/* Decodes the function whose message is `key`, pushes it and adds it to the
-   cache on top: under `key`, and the view of its globals under -`key`. */
-static void add_function(lua_State *L, worker *w, lua_Integer key) {
-    if (w->functions >= FUNCTIONS_KEPT) {
-        lua_newtable(L);
-        lua_pushvalue(L, -1);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &cache_key);
-        lua_replace(L, -2);
-        w->functions = 0;
+/* Works on `job` in the guest's place; the number of ranges. */
+static int work_as_guest(lua_State *L, worker *w, mp_job_shm *job) {
+    int n = 0;
+    while (mp_worker_help(w->pool, w->place, job, &w->range)) {
+        worker_run(L, w);
+        n++;
     }
-    globals_enter(L, (mp_ref)key);
-    lua_rawseti(L, -3, -key);
-    lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, key);
-    w->functions++;
+    return n;
 }
 
-/* Pushes the job's function, whose globals are then in effect. It is decoded
-   once per worker, found by the ref of its message, which no two functions
-   of a pool share. */
-static void push_function(lua_State *L, worker *w) {
-    mp_ref message = mp_function_message(w->range.job);
-    lua_Integer key = (lua_Integer)message;
-    bool other = w->turn != message;
-    if (other) {
-        w->turn = 0; /* should this fail in the middle */
-        globals_leave(L);
-    }
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &cache_key);
-    if (lua_rawgeti(L, -1, key) != LUA_TFUNCTION) {
-        lua_pop(L, 1);
-        add_function(L, w, key);
-    } else if (other) {
-        lua_rawgeti(L, -2, -key);
-        globals_return(L);
-    }
-    w->turn = message;
-    lua_remove(L, -2);
-}
-
-/* How many arguments the function at stack index 2 takes: what a call with
-   more would silently drop. */
-static lua_Integer most_arguments(lua_State *L) {
-    lua_Debug info;
-    lua_pushvalue(L, 2);
-    lua_getinfo(L, ">Su", &info);
-    return *info.what == 'C' || info.isvararg ? 1000000 : info.nparams;
-}
-
-/* Pushes a list's items; returns how many. */
-static int unpack_item(lua_State *L) {
-    if (!lua_istable(L, -1))
-        bind_error(L, "TypeError",
-                   "starmap: a list of arguments expected, got %s",
-                   luaL_typename(L, -1));
-    int list = lua_gettop(L);
-    lua_Integer n;
-    lua_getfield(L, list, "n");
-    n = lua_isinteger(L, -1) ? lua_tointeger(L, -1)
-                             : (lua_Integer)lua_rawlen(L, list);
+/* The task that was interrupted goes on, with its globals, its numbers, and
+   its time. */
+static void resume_task(lua_State *L, worker *w) {
+    const mp_job_shm *job = w->range.job;
+    w->task.shm = w->shm;
+    bind_task_again(&w->task, job);
+    uint64_t since = atomic_load(&w->shm->since);
+    if (job->with.timeout_ns && since)
+        bind_task_until(&w->task, since + job->with.timeout_ns);
+    worker_function(L, w);
     lua_pop(L, 1);
-    lua_Integer most = most_arguments(L);
-    if (n < 0) bind_error(L, "ValueError", "starmap: %I arguments", n);
-    if (n > most)
-        bind_error(L, "TypeError",
-                   "starmap: the function takes %I argument%s (%I given)",
-                   most, most == 1 ? "" : "s", n);
-    luaL_checkstack(L, (int)n, "starmap: too many arguments");
-    for (lua_Integer i = 1; i <= n; i++) lua_geti(L, list, i);
-    lua_remove(L, list);
-    return (int)n;
 }
 
-/* Pushes item i's arguments; returns how many. */
-static int push_arguments(lua_State *L, const worker *w, uint64_t i) {
-    const mp_job_shm *job = w->range.job;
-    if (job->source == MP_JOB_RANGE) {
-        lua_pushinteger(L, (lua_Integer)((uint64_t)job->start +
-                                         i * (uint64_t)job->step));
-        return job->shape == SHAPE_STAR ? unpack_item(L) : 1;
-    }
-    const mp_cell_shm *cell = &w->in[i & (job->window - 1)];
-    uint64_t value = mp_cell_value(cell);
-    unsigned tag = (unsigned)(atomic_load_explicit(&cell->mark,
-                                                   memory_order_relaxed) &
-                              0xff);
-    int n = 1;
-    if (tag == MESSAGE_INTEGER)
-        lua_pushinteger(L, (lua_Integer)value);
-    else if (tag == MP_CELL_EMPTY)
-        n = 0;
-    else if (tag == MP_CELL_BLOCK)
-        n = message_push(L, value);
-    else
-        message_push_scalar(L, (uint8_t)tag, value);
-    return job->shape == SHAPE_STAR ? unpack_item(L) : n;
+bool bind_worker_help(lua_State *L, mp_pool_shm *pool, mp_job_shm *job) {
+    luaL_checkstack(L, 20, "a pool in its own worker");
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_self);
+    worker *w = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    int guest = w && w->range.job ? mp_worker_enter(pool) : -1;
+    if (guest < 0)
+        bind_error(L, "StateError", "too many tasks of this Pool wait for "
+                                    "tasks of their own");
+    worker before = *w;
+    w->place = (uint32_t)guest;
+    w->shm = w->task.shm = mp_pool_worker(pool, w->place);
+    int n = work_as_guest(L, w, job);
+    mp_worker_depart(pool, before.place, (uint32_t)guest);
+    w->place = before.place;
+    w->shm = before.shm;
+    w->range = before.range;
+    w->in = before.in;
+    w->out = before.out;
+    w->at = before.at;
+    w->phase = before.phase;
+    resume_task(L, w);
+    return n > 0;
 }
 
-static void store_result(lua_State *L, worker *w, int first) {
-    const mp_job_shm *job = w->range.job;
-    int n = lua_gettop(L) - first + 1;
-    uint8_t tag;
-    uint64_t value;
-    if (n == 1 && lua_isinteger(L, first))
-        mp_cell_result(&w->out[w->at & (job->window - 1)], w->at,
-                       MESSAGE_INTEGER, (uint64_t)lua_tointeger(L, first));
-    else if (n == 1 && message_scalar(L, first, &tag, &value))
-        mp_worker_result(job, w->at, tag, value);
-    else if (n == 0)
-        mp_worker_result(job, w->at, MP_CELL_EMPTY, 0);
-    else
-        mp_worker_result(job, w->at, MP_CELL_BLOCK,
-                         message_new(L, first, n, "result"));
+/* ---- a worker's life ------------------------------------------------- */
+
+/* One that has grown too much is replaced. Not asked after each of many short
+   ranges: that would take longer than they do. */
+static void weigh(worker *w) {
+    int64_t now = mp_now_ns();
+    if (now - w->weighed < WEIGH_NS) return;
+    w->weighed = now;
+    if (mp_resident_bytes() > w->weight + mp_pool_most_bytes(w->pool))
+        mp_worker_wish(w->pool, w->id - 1);
 }
-
-/* Runs the range from `at` on. */
-static int run_range(lua_State *L) {
-    worker *w = lua_touserdata(L, 1);
-    const mp_job_shm *job = w->range.job;
-    w->phase = PHASE_FUNCTION;
-    push_function(L, w);
-    for (; w->at < w->range.high; w->at++) {
-        mp_worker_at(w->shm, w->at);
-        if (mp_job_cancelled(job)) continue;
-        w->phase = PHASE_ARGUMENT;
-        lua_pushvalue(L, 2);
-        int n = push_arguments(L, w, w->at);
-        w->phase = PHASE_CALL;
-        lua_call(L, n, job->shape == SHAPE_APPLY ? LUA_MULTRET : 1);
-        w->phase = PHASE_RESULT;
-        store_result(L, w, 3);
-        lua_settop(L, 2);
-    }
-    mp_worker_at(w->shm, w->at);
-    return 0;
-}
-
-/* ---- errors --------------------------------------------------------- */
-
-/* failure(value, traceback, f, index, id, phase) -> error object, which it
-   packs: [1] the hooks, [2] the error value. Returns the block as integer. */
-static int pack_failure(lua_State *L) {
-    worker *w = lua_touserdata(L, 3);
-    static const char *const phases[] = {"function", "argument", "call",
-                                         "result"};
-    lua_getfield(L, 1, "failure");
-    lua_pushvalue(L, 2);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &traceback_key);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &cache_key);
-    if (w->range.job) {
-        lua_rawgeti(L, -1, (lua_Integer)mp_function_message(w->range.job));
-        lua_remove(L, -2);
-        if (w->range.job->shape == SHAPE_APPLY)
-            lua_pushnil(L);
-        else
-            lua_pushinteger(L, (lua_Integer)w->at + 1);
-    } else {
-        lua_pop(L, 1);
-        lua_pushnil(L);
-        lua_pushnil(L);
-    }
-    lua_pushinteger(L, (lua_Integer)w->id);
-    lua_pushstring(L, phases[w->phase]);
-    lua_call(L, 6, 1);
-    lua_pushinteger(L,
-                    (lua_Integer)message_new(L, lua_gettop(L), 1, "error"));
-    return 1;
-}
-
-/* The error on the stack's top as a message block (popped); 0 when even that
-   fails, for want of memory. */
-static mp_ref error_block(lua_State *L, worker *w) {
-    int top = lua_gettop(L);
-    luaL_checkstack(L, 10, NULL);
-    lua_pushcfunction(L, pack_failure);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &hooks_key);
-    lua_pushvalue(L, top);
-    lua_pushlightuserdata(L, w);
-    mp_ref block = 0;
-    if (lua_pcall(L, 3, 1, 0) == LUA_OK) block = (mp_ref)lua_tointeger(L, -1);
-    lua_settop(L, top - 1);
-    return block;
-}
-
-/* Item `at` failed; the range goes on behind it. A worker that cannot even
-   say why ends: its item is then lost, and said so. */
-static void fail_item(lua_State *L, worker *w) {
-    mp_ref block = error_block(L, w);
-    if (!block) w->leave(EXIT_FAILURE);
-    mp_worker_result(w->range.job, w->at, MP_CELL_ERROR, block);
-    w->at++;
-}
-
-static void work_off(lua_State *L, worker *w) {
-    w->at = w->range.low;
-    w->in = mp_job_in(w->range.job, 0);
-    w->out = mp_job_out(w->range.job, 0);
-    while (w->at < w->range.high) {
-        lua_pushcfunction(L, traceback);
-        lua_pushcfunction(L, run_range);
-        lua_pushlightuserdata(L, w);
-        int r = lua_pcall(L, 1, 0, -3);
-        if (r != LUA_OK) fail_item(L, w);
-        lua_pop(L, 1);
-    }
-    mp_worker_at(w->shm, w->at);
-}
-
-/* ---- a worker's life ---------------------------------------------------- */
 
 /* [1] hooks: setup(id), which also calls the user's initializer. */
 static int initialize(lua_State *L) {
@@ -261,14 +86,14 @@ static int initialize(lua_State *L) {
 }
 
 static void start(lua_State *L, worker *w) {
-    lua_pushcfunction(L, traceback);
+    lua_pushcfunction(L, worker_traceback);
     int handler = lua_gettop(L);
     lua_pushcfunction(L, initialize);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &hooks_key);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_hooks);
     lua_pushlightuserdata(L, w);
     if (lua_pcall(L, 2, 0, handler) != LUA_OK) {
         w->phase = PHASE_CALL;
-        mp_ref reason = error_block(L, w);
+        mp_ref reason = worker_error(L, w);
         if (reason)
             mp_worker_broke(w->pool, reason);
         else
@@ -279,10 +104,47 @@ static void start(lua_State *L, worker *w) {
     mp_worker_ready(w->pool, w->id - 1);
 }
 
+/* [1] hooks: what the user's worker_exit says, packed: a block as integer, or
+   nothing where there is no such function. */
+static int pack_farewell(lua_State *L) {
+    if (lua_getfield(L, 1, "farewell") == LUA_TNIL) return 0;
+    lua_call(L, 0, 1);
+    lua_pushinteger(L, (lua_Integer)message_new(L, lua_gettop(L), 1,
+                                                "result of worker_exit"));
+    return 1;
+}
+
+/* A worker that is stopped, or about to be killed, leaves without a word. */
+static void say_farewell(lua_State *L, worker *w) {
+    if (mp_pool_state(w->pool) >= MP_POOL_TERMINATE ||
+        atomic_load(&w->shm->doomed))
+        return;
+    int top = lua_gettop(L);
+    lua_pushcfunction(L, worker_traceback);
+    lua_pushcfunction(L, pack_farewell);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_hooks);
+    mp_ref block = 0;
+    w->range.job = NULL;
+    w->phase = PHASE_CALL;
+    if (lua_pcall(L, 1, 1, top + 1) != LUA_OK)
+        block = worker_error(L, w);
+    else if (lua_isinteger(L, -1))
+        block = (mp_ref)lua_tointeger(L, -1);
+    lua_settop(L, top);
+    if (block) mp_worker_left(w->pool, w->id - 1, block);
+}
+
 /* Hooks that a signal left pending run here; what they raise has no task to
    go to. */
 static int run_hooks(lua_State *L) {
     bind_interrupted(L);
+    return 0;
+}
+
+/* A thread that leaves by os.exit has its state closed, and its alarm goes. */
+static int end_task(lua_State *L) {
+    worker *w = lua_touserdata(L, 1);
+    bind_task_end(&w->task);
     return 0;
 }
 
@@ -293,36 +155,53 @@ void bind_worker_serve(mp_pool_shm *pool, uint32_t index,
     lua_State *L = lua_newthread(from->L);
     lua_checkstack(L, 20);
     worker *w = lua_newuserdatauv(L, sizeof *w, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, end_task);
+    lua_setfield(L, -2, "__gc");
     *w = (worker){.pool = pool, .shm = mp_pool_worker(pool, index),
-                  .id = index + 1, .leave = leave};
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &worker_key);
+                  .id = index + 1, .place = index, .leave = leave};
+    lua_setmetatable(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &worker_self);
     lua_pushvalue(from->L, from->hooks);
     lua_xmove(from->L, L, 1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &hooks_key);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &worker_hooks);
     lua_newtable(L);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &cache_key);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &worker_cache);
+    lua_getglobal(L, "math");
+    if (lua_istable(L, -1)) lua_getfield(L, -1, "randomseed");
+    else lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &worker_seed);
+    lua_settop(L, 0);
+    bind_task_begin(&w->task, L, w->shm);
     start(L, w);
+    if (mp_pool_most_bytes(pool)) w->weight = mp_resident_bytes();
+    if (mp_worker_await(pool, index) < 0) return;
     for (int r; (r = mp_worker_claim(pool, index, &w->range)) != -EPIPE;) {
         if (r == 0) {
-            work_off(L, w);
+            worker_run(L, w);
+            if (w->weight) weigh(w);
         } else {
             lua_pushcfunction(L, run_hooks);
             if (lua_pcall(L, 0, 0, 0) != LUA_OK) lua_pop(L, 1);
         }
     }
+    say_farewell(L, w);
+    bind_task_end(&w->task);
 }
 
 void bind_worker_main(mp_pool_shm *pool, uint32_t index, void *ctx) {
     const worker_start *from = ctx;
     lua_checkstack(from->L, 2);
     bind_child_enter(from->L);
+    bind_interrupt_forget();
+    mp_signal_default(SIGURG); /* whatever the caller does with it */
     bind_worker_serve(pool, index, from, mp_family_exit);
     mp_family_exit(EXIT_SUCCESS);
 }
 
 /* current() -> id, index of the item that runs; nil outside a worker */
 static int worker_current(lua_State *L) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_key);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_self);
     const worker *w = lua_touserdata(L, -1);
     if (!w) return 0;
     lua_pushinteger(L, (lua_Integer)w->id);
@@ -333,7 +212,29 @@ static int worker_current(lua_State *L) {
     return 2;
 }
 
+/* own(hooks) -> the worker's own pool, for jobs of its tasks; nil outside of
+   one. `hooks`: as of pool.new. */
+static int worker_own(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_self);
+    const worker *w = lua_touserdata(L, -1);
+    if (!w) return 0;
+    pool_ud *pool =
+        (pool_ud *)bind_new(L, &bind_pool_class, sizeof(pool_ud));
+    *pool = (pool_ud){.object = pool->object, .owner = mp_me->tag,
+                      .started = true, .ended = true, .guest = true};
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 1);
+    bind_object *o = &pool->object;
+    mp_pool_name(w->pool, &o->id, &o->gen);
+    if (mp_object_attach(o->id, o->gen) < 0) return 0;
+    o->shm = w->pool;
+    return 1;
+}
+
 void bind_worker_open(lua_State *L) {
     lua_pushcfunction(L, worker_current);
     lua_setfield(L, -2, "current");
+    lua_pushcfunction(L, worker_own);
+    lua_setfield(L, -2, "own");
 }

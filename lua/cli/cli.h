@@ -3,7 +3,7 @@
 
    Here, and only here, the project prints and catches a signal.  Whatever
    is run, is run by cli_call: errors end in cli_report, and Ctrl-C is an
-   error «interrupted!» in the code that runs. */
+   error object of kind Interrupted in the code that runs. */
 #ifndef MP_CLI_CLI_H
 #define MP_CLI_CLI_H
 
@@ -50,12 +50,34 @@ int cli_report(const cli *c, int status);
 /* Prints "program: text" on stderr. */
 void cli_message(const cli *c, const char *text);
 
+/* --- interrupt.c ----------------------------------------------------- */
+
+/* From now on Ctrl-C is ours, until it is given back. At first it ends the
+   program. */
+void cli_interrupt_take(void);
+void cli_interrupt_give_back(void);
+
+/* Code of L runs, and is interrupted; it has ended. */
+void cli_interrupt_run(lua_State *L);
+void cli_interrupt_done(void);
+
+/* An Interrupted that nobody caught unwinds: the next one ends us. */
+void cli_interrupt_uncaught(void);
+
+/* No code runs, but what goes on is not to be broken off: the first one is
+   noted. */
+void cli_interrupt_wait(void);
+bool cli_interrupt_noted(void);
+
+/* The same of any number, while a line is asked for: they break that off. */
+void cli_interrupt_prompt(void);
+
 /* --- fsck.c ---------------------------------------------------------- */
 
 /* mplua --fsck PID...: checks the shared memory of running programs (see
    runtime/mem/fsck.h), each named by the pid of any of its processes, by
-   reading it. Prints «PID: clean (...)», or «PID: » and what is wrong, a line
-   each. `pids` ends in NULL.
+   reading it. Prints «PID: clean (...)», or «PID: » and what is wrong, a
+   line each. `pids` ends in NULL.
    Returns the exit code, the highest of them: 0 clean, 1 something is wrong,
    2 it could not look, and said why on stderr. */
 int cli_fsck(const cli *c, char **pids);

@@ -9,6 +9,8 @@
 #include "cli/cli.h"
 #include "data/array.h"
 #include "data/queue.h"
+#include "data/segment.h"
+#include "data/table.h"
 #include "mem/fsck.h"
 #include "proc/boot.h"
 #include "sync/barrier.h"
@@ -28,6 +30,8 @@ static void declare_types(void) {
     mp_barrier_open();
     mp_array_open();
     mp_queue_declare();
+    mp_table_declare();
+    mp_segment_open(); /* and parcels */
     mp_boot_open();
     mp_pool_open();
 }

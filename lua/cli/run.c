@@ -5,45 +5,19 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "bind/boot.h"
+#include "bind/interrupt.h"
 #include "bind/thread.h"
 #include "cli/cli.h"
 
 /* Exit code of a program that Ctrl-C ended, as shells count it. */
 #define CODE_INTERRUPTED 130
 
-/* The one thing that a signal handler of a Lua program cannot be given:
-   whom to interrupt.  Set while cli_call runs. */
-static lua_State *volatile running;
-
-/* --- Ctrl-C ------------------------------------------------------------ */
-
-static void raise_interrupted(lua_State *L, lua_Debug *ar) {
-    (void)ar;
-    lua_sethook(L, NULL, 0, 0);
-    luaL_error(L, "interrupted!");
-}
-
-static void set_handler(int sig, void (*handler)(int)) {
-    struct sigaction action = {.sa_handler = handler};
-    sigemptyset(&action.sa_mask);
-    sigaction(sig, &action, NULL); /* no SA_RESTART: waits must end */
-}
-
-/* lua_sethook is the one call that Lua allows in a handler.  A second
-   Ctrl-C finds the default action, for code that never comes back. */
-static void on_sigint(int sig) {
-    int mask = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT;
-    set_handler(sig, SIG_DFL);
-    if (running != NULL)
-        lua_sethook(running, raise_interrupted, mask, 1);
-}
 
 /* --- errors ------------------------------------------------------------ */
 
@@ -75,17 +49,26 @@ static bool is_error_object(lua_State *L) {
 }
 
 /* «script.lua:12: Kind: message», as Lua writes its own errors. */
-static const char *describe_error_object(cli *c, lua_State *L) {
-    lua_pushliteral(L, "kind");
-    lua_rawget(L, 1);
-    const char *kind = lua_tostring(L, -1);
-    if (kind != NULL && strcmp(kind, "Interrupted") == 0)
-        c->code = CODE_INTERRUPTED;
+static const char *describe_error_object(lua_State *L) {
     lua_pushliteral(L, "where");
     lua_rawget(L, 1);
     const char *where = lua_tostring(L, -1);
     const char *text = luaL_tolstring(L, 1, NULL);
-    return where ? lua_pushfstring(L, "%s %s", where, text) : text;
+    return where && *where ? lua_pushfstring(L, "%s %s", where, text) : text;
+}
+
+/* Is it an Interrupted that nobody will catch? Then a line says it all. */
+static bool note_interrupted(cli *c, lua_State *L) {
+    lua_pushliteral(L, "kind");
+    lua_rawget(L, 1);
+    const char *kind = lua_tostring(L, -1);
+    bool is = kind != NULL && strcmp(kind, "Interrupted") == 0;
+    lua_pop(L, 1);
+    if (!is)
+        return false;
+    c->code = CODE_INTERRUPTED;
+    cli_interrupt_uncaught();
+    return true;
 }
 
 /* Message handler; upvalue 1 is the cli. Objects with a __tostring of
@@ -95,7 +78,9 @@ static int on_error(lua_State *L) {
     const char *text = lua_tostring(L, 1);
     c->code = EXIT_FAILURE;
     if (text == NULL && is_error_object(L)) {
-        text = describe_error_object(c, L);
+        text = describe_error_object(L);
+        if (note_interrupted(c, L))
+            return lua_pushstring(L, text), 1;
     } else if (text == NULL) {
         if (luaL_callmeta(L, 1, "__tostring") &&
             lua_type(L, -1) == LUA_TSTRING)
@@ -113,11 +98,9 @@ int cli_call(cli *c, int nargs, int nresults) {
     lua_pushlightuserdata(L, c);
     lua_pushcclosure(L, on_error, 1);
     lua_insert(L, base);
-    running = L;
-    set_handler(SIGINT, on_sigint);
+    cli_interrupt_run(L);
     int status = lua_pcall(L, nargs, nresults, base);
-    set_handler(SIGINT, SIG_DFL);
-    running = NULL;
+    cli_interrupt_done();
     lua_remove(L, base);
     return status;
 }
@@ -271,10 +254,28 @@ static void run_session(cli *c, const cli_options *o, bool script) {
 
 /* --- the program ------------------------------------------------------- */
 
+/* os.exit(code, true) closes the state under the code that runs: the first
+   userdata of a state is the last to go. */
+static int at_close(lua_State *L) {
+    (void)L;
+    cli_interrupt_done();
+    return 0;
+}
+
+static void watch_close(lua_State *L) {
+    lua_newuserdatauv(L, 0, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, at_close);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 /* Protected: the cli and argv are on the stack; true means success. */
 static int run_protected(lua_State *L) {
     cli *c = lua_touserdata(L, 1);
     char **argv = lua_touserdata(L, 2);
+    watch_close(L);
     cli_options o = cli_options_read(argv);
     luaL_checkversion(L);
     if (o.bad) {
@@ -301,6 +302,20 @@ static int run_protected(lua_State *L) {
     return 1;
 }
 
+
+/* Waits for children and ends daemons, unless a second Ctrl-C comes. Was
+   there a first? */
+static bool close_state(cli *c, int code) {
+    bool first = code != CODE_INTERRUPTED;
+    if (first)
+        cli_interrupt_wait();
+    lua_close(c->L);
+    bool interrupted = first && cli_interrupt_noted();
+    if (interrupted)
+        cli_message(c, "Interrupted: Ctrl-C");
+    return interrupted;
+}
+
 int mplua_main(int argc, char **argv) {
     cli c = {.program = "mplua", .code = EXIT_FAILURE};
     if (argc > 0 && argv[0][0] != '\0')
@@ -310,12 +325,16 @@ int mplua_main(int argc, char **argv) {
         cli_message(&c, "cannot create state: not enough memory");
         return EXIT_FAILURE;
     }
+    cli_interrupt_take();
     lua_pushcfunction(c.L, run_protected);
     lua_pushlightuserdata(c.L, &c);
     lua_pushlightuserdata(c.L, argv);
     int status = lua_pcall(c.L, 2, 1, 0);
     bool success = lua_toboolean(c.L, -1);
     cli_report(&c, status);
-    lua_close(c.L);
-    return success && status == LUA_OK ? EXIT_SUCCESS : c.code;
+    int code = success && status == LUA_OK ? EXIT_SUCCESS : c.code;
+    if (close_state(&c, code))
+        code = CODE_INTERRUPTED;
+    cli_interrupt_give_back();
+    return code;
 }

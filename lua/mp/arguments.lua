@@ -2,8 +2,10 @@
 -- they run over. Each function takes the name of the method first, for its
 -- messages.
 
+local containers = require("mp.core").container
 local errors = require "mp.errors"
 local named = require "mp.named"
+local progress = require "mp.progress"
 
 local M = {}
 
@@ -36,6 +38,22 @@ function M.is_callable(value)
     return type(meta) == "table" and meta.__call ~= nil
 end
 
+--- A function, or one for what else can be called. Raises TypeError.
+---@param fn string
+---@param f any
+---@param what string the argument's name
+---@return function
+function M.check_function(fn, f, what)
+    if type(f) == "function" then
+        return f
+    end
+    if not M.is_callable(f) then
+        errors._raise("TypeError", "%s: %s must be a callable, got %s", fn,
+            what, errors._show(f))
+    end
+    return function(...) return f(...) end
+end
+
 --- Raises TypeError unless `value` is nil or can be called.
 ---@param fn string
 ---@param value any
@@ -49,13 +67,24 @@ end
 
 -- Options --------------------------------------------------------------------
 
-local MAP_OPTIONS <const> = {
+--- Those of lua/mp/controls.lua, and others.
+local function controlled(names)
+    for _, name in ipairs{"timeout", "grace", "retries", "backoff",
+                          "max_crashes", "priority", "seed"} do
+        names[name] = true
+    end
+    return names
+end
+
+local MAP_OPTIONS <const> = controlled{
     chunksize = true, callback = true, error_callback = true,
-    on_error = true,
+    on_error = true, progress = true,
 }
-local IMAP_OPTIONS <const> = {chunksize = true}
+local IMAP_OPTIONS <const> = controlled{
+    buffersize = true, chunksize = true, progress = true,
+}
 local OPTIONS <const> = {
-    apply_async = {callback = true, error_callback = true},
+    apply_async = controlled{callback = true, error_callback = true},
     imap = IMAP_OPTIONS, imap_unordered = IMAP_OPTIONS,
 }
 
@@ -64,7 +93,9 @@ local function is_options(value)
 end
 
 --- Is this the fourth value of an iterator, as in map(f, io.lines(path))?
-local function is_closing_value(value)
+---@param value any
+---@return boolean
+function M.is_closing_value(value)
     local meta = getmetatable(value)
     return type(meta) == "table" and meta.__close ~= nil
 end
@@ -90,13 +121,15 @@ local function check_options(fn, opts)
         end
     end
     local policy = opts.on_error
-    if policy ~= nil and policy ~= "raise" and policy ~= "collect" then
+    if policy ~= nil and policy ~= "raise" and policy ~= "collect"
+        and policy ~= "stop" then
         errors._raise("ValueError",
-            "%s: on_error must be 'raise' or 'collect', got %s", fn,
+            "%s: on_error must be 'raise', 'collect' or 'stop', got %s", fn,
             errors._show(policy))
     end
     M.check_callable(fn, opts.callback, "callback")
     M.check_callable(fn, opts.error_callback, "error_callback")
+    progress._check(fn, opts.progress)
     return opts
 end
 
@@ -111,7 +144,7 @@ end
 function M.options(fn, chunksize, callback, error_callback, ...)
     named.no_more(fn, 5, ...)
     if chunksize == nil and callback == nil
-        and is_closing_value(error_callback) then
+        and M.is_closing_value(error_callback) then
         error_callback = nil
     end
     local opts
@@ -142,10 +175,23 @@ function M.chunk_of(fn, opts)
         "chunksize must be an integer of at least 1")
 end
 
+--- How far ahead of what was taken the input may be drawn, among the options;
+--- nil: to be chosen.
+---@param fn string
+---@param opts table
+---@return integer|nil
+function M.ahead_of(fn, opts)
+    return opts.buffersize ~= nil and M.check_count(fn, opts.buffersize, 1,
+        "buffersize must be nil or > 0") or nil
+end
+
 -- Iterables ------------------------------------------------------------------
 
 --- Number of items in a list: its `n`, else its length.
-local function count_items(fn, list)
+---@param fn string
+---@param list table
+---@return integer
+function M.count_items(fn, list)
     local n = rawget(list, "n")
     if n ~= nil then
         return M.check_count(fn, n, 0,
@@ -159,6 +205,16 @@ local function count_items(fn, list)
     return n
 end
 
+--- The items of a manager's list or set and the keys of its dict, as they are
+-- at one moment: a list and its length, or nil.
+local function items_of(value)
+    local kind = containers.kind(value)
+    if kind and kind ~= "Namespace" then
+        local values, n, keys = containers.snapshot(value)
+        return keys or values, n
+    end
+end
+
 --- What an iterable is to the core: source, count, step.
 ---@param fn string
 ---@param iterable any
@@ -170,6 +226,10 @@ function M.source_of(fn, iterable)
     if kind == "function" then
         return iterable
     end
+    local items, n = items_of(iterable)
+    if items then
+        return items, n
+    end
     local meta = getmetatable(iterable)
     meta = type(meta) == "table" and meta or nil
     if kind == "table" and meta and meta.__name == "mp.range"
@@ -178,7 +238,7 @@ function M.source_of(fn, iterable)
         return iterable.start, #iterable, iterable.step
     end
     if kind == "table" and (not meta or not meta.__call) then
-        return iterable, count_items(fn, iterable)
+        return iterable, M.count_items(fn, iterable)
     end
     if meta and meta.__len and meta.__index then
         return iterable, #iterable

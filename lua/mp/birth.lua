@@ -107,8 +107,10 @@ local function tell(e, level, below)
     end
     pcall(io.stdout.flush, io.stdout)
     local told = core.process.birth()
+    local brief = ok and core.error.is(e, "Interrupted")
     pcall(io.stderr.write, io.stderr, (told and told.thread and "Thread "
-        or "Process ") .. this.process.name .. ":\n" .. text .. "\n")
+        or "Process ") .. this.process.name .. (brief and ": " or ":\n")
+        .. text .. "\n")
     pcall(io.stderr.flush, io.stderr)
 end
 

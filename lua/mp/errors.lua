@@ -111,6 +111,9 @@ function M._describe(e, level)
         local where = rawget(e, "where")
         local place = type(where) == "string" and where:match("^.*%S") or ""
         text = place .. (place ~= "" and " " or "") .. tostring(e)
+        if e.kind == "Interrupted" then
+            return text -- by Ctrl-C: everybody may have one to tell
+        end
     elseif type(e) ~= "string" and type(e) ~= "number" then
         local metatable = debug.getmetatable(e)
         if metatable and metatable.__tostring then

@@ -7,7 +7,7 @@ local core = require "mp.core"
 -- begin with an underscore, which are for the other modules.
 local MODULES <const> = {
     "errors", "range", "repr", "program", "context", "process", "sync",
-    "shared", "queue", "pool", "log",
+    "shared", "queue", "pool", "log", "wait",
 }
 
 local M = {
@@ -48,8 +48,17 @@ for _, name in ipairs(MODULES) do
 end
 
 --- What most programs do not need is loaded when it is named.
-local LAZY <const> = {dummy = true, threading = true}
+local LAZY <const> = {
+    connection = true, dummy = true, futures = true, managers = true,
+    reduction = true, shared_memory = true, threading = true, util = true,
+}
+
+-- Likewise, of modules that are not public: name -> module.
+local LAZY_MEMBER <const> = {Manager = "manager", Pipe = "connection"}
 
 return setmetatable(M, {__index = function(_, key)
+    if LAZY_MEMBER[key] then
+        return require("mp." .. LAZY_MEMBER[key])[key]
+    end
     return LAZY[key] and require("mp." .. key) or nil
 end})

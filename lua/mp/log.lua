@@ -4,8 +4,16 @@ local core = require "mp.core"
 local errors = require "mp.errors"
 local M = {}
 
+--- How a line is written; set while the last one on the terminal is to stay
+-- the last (progress.lua). nil: as it is.
+---@type function|nil
+M._write = nil
+
 --- Levels, as Python numbers them.
-local LEVELS <const> = {debug = 10, info = 20, warning = 30, error = 40}
+local LEVELS <const> = {
+    subdebug = 5, debug = 10, info = 20, subwarning = 25, warning = 30,
+    error = 40,
+}
 
 ---@class mp.Logger
 local Logger = {__name = "mp.Logger"}
@@ -30,7 +38,11 @@ M._receive()
 --- Writes a line; in one write, so that lines of several processes do not mix.
 local function put(level, text)
     local name = require("mp.process").current_process().name
-    io.stderr:write(("[%s/%s] %s\n"):format(level:upper(), name, text))
+    local line = ("[%s/%s] %s\n"):format(level:upper(), name, text)
+    if M._write then
+        return M._write(line)
+    end
+    io.stderr:write(line)
     io.stderr:flush()
 end
 
@@ -60,6 +72,13 @@ end
 ---@param message any
 function Logger:error(message, ...)
     write(self, "error", message, ...)
+end
+
+--- Logs a line of a level that has no method.
+---@param level string "subdebug", "subwarning"
+---@param message any
+function M._log(level, message, ...)
+    write(logger, level, message, ...)
 end
 
 --- Lets lines of this level and above through.

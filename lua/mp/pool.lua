@@ -7,24 +7,29 @@
 local arguments = require "mp.arguments"
 local authkey = require "mp.authkey"
 local birth = require "mp.birth"
+local controls = require "mp.controls"
 local core = require "mp.core"
 local call = require "mp.call"
 local class = require "mp.class"
 local context = require "mp.context"
+local due = require "mp.due"
 local errors = require "mp.errors"
 local named = require "mp.named"
+local pool_options = require "mp.pool_options"
 local process = require "mp.process"
+local progress = require "mp.progress"
 local result = require "mp.result"
+local stats = require "mp.stats"
 
 local native = core.pool
-local check_callable, options = arguments.check_callable, arguments.options
+local options = arguments.options
 local new_error, is_error = core.error.new, core.error.is
 
 local M = {}
 
 ---@class mp.Pool
 ---@field package _core userdata
----@field package _waiting table  results with callbacks, not yet called
+---@field package _waiting mp.Due  results with callbacks, not yet called
 ---@field package _owed table  weak: results and iterators that may be read
 local Pool = class.new("Pool")
 
@@ -43,6 +48,10 @@ local function failure(value, traceback, f, index, id, phase)
             ("%s, result of %s"):format(value.message, name or "a task"),
             fields, 0)
     end
+    if is_error(value, "TaskTimeout") or is_error(value, "Cancelled") then
+        fields.value = nil
+        return new_error(value.kind, value.message, fields, 0)
+    end
     local text = result.text_of(value)
     if not pcall(core.pickle.dumps, value) then
         fields.value = text
@@ -55,9 +64,21 @@ local UNKNOWN <const> = 0x7fffffff
 
 --- In the caller: the error object of a task whose worker died. `what`: a
 -- worker process, or a thread.
-local function lost(worker, pid, exitcode, index, f)
+-- `runs`, `deaths`: how often it was run in vain, and how many workers it was
+-- the death of, where it was to be run again; `timeout`: it was killed for it.
+local function lost(worker, pid, exitcode, index, f, runs, deaths, timeout)
     local name = call.name(f)
-    local fields = {pid = pid, index = index, func = name}
+    local fields = {
+        pid = pid, index = index, func = name,
+        attempts = runs > 0 and runs or nil,
+        crashes = deaths > 0 and deaths or nil,
+    }
+    local what = index and ("item %d of %s"):format(index, name) or name
+    if timeout then
+        return new_error("TaskTimeout",
+            ("%s ran longer than its timeout of %g s: %s %d was killed")
+                :format(what, timeout, worker, pid), fields, 0)
+    end
     local how
     if exitcode < 0 then
         fields.signal = -exitcode
@@ -71,9 +92,8 @@ local function lost(worker, pid, exitcode, index, f)
         fields.exitcode = exitcode
         how = ("ended with exit code %d"):format(exitcode)
     end
-    local what = name
-    if index then
-        what = ("item %d of %s"):format(index, what)
+    if deaths > 1 then
+        what = ("%s, as %d others did before it"):format(what, deaths - 1)
     end
     return new_error("WorkerLost",
         ("%s %d %s while it ran %s"):format(worker, pid, how, what),
@@ -100,10 +120,13 @@ local function unreadable(value, index, f)
         {value = value, index = index, func = name}, 0)
 end
 
---- Calls a callback. An error in it is reported and stops nothing.
+--- Calls a callback. An error in it is reported and stops nothing, but for
+-- Ctrl-C, which was not meant for it.
 local function call_back(f, ...)
     local ok, e = pcall(f, ...)
-    if not ok then
+    if not ok and errors.iserror(e, "Interrupted") then
+        error(e, 0)
+    elseif not ok then
         io.stderr:write("error in a callback of Pool: ", result.text_of(e),
             "\n")
     end
@@ -111,22 +134,16 @@ end
 
 --- Calls back for those results that are due.
 local function call_due(self)
-    local waiting, i = self._waiting, 1
-    while i <= #waiting do
-        if waiting[i]:is_due() then
-            local due = table.remove(waiting, i)
-            call_back(due.call_back, due)
-        else
-            i = i + 1
-        end
-    end
-    self._core:callbacks(#waiting)
+    self._waiting:call(function(owed)
+        call_back(owed.call_back, owed)
+    end)
+    self._core:callbacks(self._waiting:any() and 1 or 0)
 end
 
 --- Runs those of a pool's callbacks that are due, one at a time. By the core:
 -- they cannot yield, and an interrupt leaves nothing half done.
 local function run_callbacks(self)
-    if #self._waiting > 0 then
+    if self._waiting:any() then
         self._core:exclusively(call_due, self)
     end
 end
@@ -143,6 +160,7 @@ end
 local function setup(initializer, args, card)
     return function(id)
         process._become(describe(id, card))
+        progress._in_worker()
         if initializer then
             initializer(table.unpack(args, 1, args.n))
         end
@@ -154,12 +172,14 @@ end
 ---@param ok boolean could the setup be read?
 ---@param initializer any function or false; not ok: why not
 ---@param args table|nil
+---@param farewell function|false
 ---@return table
-function M._fresh_hooks(ok, initializer, args)
+function M._fresh_hooks(ok, initializer, args, farewell)
     local told = core.process.birth()
     local hooks = {failure = failure}
     if ok then
         hooks.setup = setup(initializer, args, told.card)
+        hooks.farewell = farewell or nil
     else
         function hooks.setup()
             error(initializer, 0)
@@ -169,78 +189,27 @@ function M._fresh_hooks(ok, initializer, args)
 end
 
 --- Makes the core of a pool. Raises what cannot travel to its workers.
-local function start(method, n, most, hooks, initializer, args)
+local function start(method, n, most, hooks, opts)
+    local initializer, farewell = opts.initializer, opts.worker_exit
+    local args = call.copy_args("Pool: initargs", opts.initargs)
     if method == "fork" then
         hooks.setup = setup(initializer, args, birth._card())
+        hooks.farewell = farewell
+        -- All else that is a connection the crew closes.
+        hooks.named = {initializer, args, farewell}
         return native.new(n, most, hooks, method)
     end
     return authkey.starting(native.new, n, most, hooks, method,
         birth._birth(describe(1, birth._card())), initializer or false,
-        args)
+        args, farewell or false)
 end
 
 -- Pools ----------------------------------------------------------------------
 
-local POOL_OPTIONS <const> = {
-    processes = true, initializer = true, initargs = true,
-    maxtasksperchild = true, context = true,
-}
-
-local function pool_options(processes, initializer, initargs, maxtasks,
-                            chosen, ...)
-    named.no_more("Pool", 5, ...)
-    local opts = processes
-    if type(processes) == "table" then
-        named.alone("Pool", initializer, initargs, maxtasks, chosen)
-    else
-        opts = {
-            processes = processes, initializer = initializer,
-            initargs = initargs, maxtasksperchild = maxtasks,
-            context = chosen,
-        }
-    end
-    for name in pairs(opts) do
-        if not POOL_OPTIONS[name] then
-            errors._raise("TypeError", "Pool: unknown option %s",
-                errors._show(name))
-        end
-    end
-    check_callable("Pool", opts.initializer, "initializer")
-    if opts.initargs ~= nil and type(opts.initargs) ~= "table" then
-        errors._raise("TypeError", "Pool: initargs must be a list, got %s",
-            errors._show(opts.initargs))
-    end
-    return opts, context._check("Pool", opts.context)
-end
-
---- The most workers that one pool can have: a participant each, of 4096.
-local MOST_PROCESSES <const> = 2048
-
---- A pool of worker processes. All start, and run the initializer, before
---- work is given out. It takes Python's arguments in Python's order, or one
---- table of named ones. Raises ValueError, TypeError, OSError.
----@param processes? integer|table number of workers (nil: mp.cpu_count())
----@param initializer? function called in each worker when it starts
----@param initargs? any[] its arguments (`n` honoured)
----@param maxtasksperchild? integer a worker is replaced after so many tasks
----@param ... any a context, and no more
----@return mp.Pool
-function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
-    local opts, method = pool_options(processes, initializer, initargs,
-        maxtasksperchild, ...)
-    local n = opts.processes == nil and core.cpu_count()
-        or arguments.check_count("Pool", opts.processes, 1,
-            "Number of processes must be at least 1")
-    if n > MOST_PROCESSES then
-        errors._raise("ValueError",
-            "Pool: Number of processes must be at most %d, got %d",
-            MOST_PROCESSES, n)
-    end
-    local most = opts.maxtasksperchild == nil and 0
-        or arguments.check_count("Pool", opts.maxtasksperchild, 1,
-            "maxtasksperchild must be a positive int or nil")
+--- A pool without its core, and what the core calls of it.
+local function new_pool(n, method)
     local self = setmetatable({
-        _waiting = {}, _size = n,
+        _waiting = due.new(), _size = n, _controls = {},
         _owed = setmetatable({}, {__mode = "k"}),
         _method = method,
         _streams = setmetatable({}, {__mode = "k"}),
@@ -256,8 +225,27 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
             run_callbacks(weak.self)
         end
     end
-    self._core = start(method, n, most, hooks, opts.initializer,
-        call.copy_args("Pool: initargs", opts.initargs))
+    return self, hooks
+end
+
+--- A pool of worker processes. All start, and run the initializer, before
+--- work is given out. It takes Python's arguments in Python's order, or one
+--- table of named ones. Raises ValueError, TypeError, OSError.
+---@param processes? integer|table number of workers (nil: mp.cpu_count())
+---@param initializer? function called in each worker when it starts
+---@param initargs? any[] its arguments (`n` honoured)
+---@param maxtasksperchild? integer a worker is replaced after so many tasks
+---@param ... any a context, and no more
+---@return mp.Pool
+function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
+    local opts, method = pool_options.of(processes, initializer, initargs,
+        maxtasksperchild, ...)
+    local n, places, most, bytes = pool_options.numbers(opts, method)
+    local self, hooks = new_pool(n, method)
+    self._places, self._began = places, core.monotonic()
+    self._controls = controls.check("Pool", opts, method == "thread")
+    hooks.places, hooks.most_bytes = places, bytes
+    self._core = start(method, n, most, hooks, opts)
     return self
 end
 
@@ -290,26 +278,77 @@ local function check_running(fn, self)
     end
 end
 
-local function check_function(fn, f)
-    if type(f) == "function" then
-        return f
+--- How the tasks of a call are run, for the core; nil: as they come.
+local function controls_of(fn, self, opts)
+    controls.check_threads(fn, opts, self._method == "thread")
+    return controls.of(fn, opts, self._controls)
+end
+
+-- A pool travels to its own workers, where tasks have tasks of their own, and
+-- to nobody else.
+local sending
+
+--- Calls a function that pickles a call for the pool's workers.
+local function to_workers(self, f, ...)
+    local before = sending
+    sending = self
+    local ok, job = pcall(f, self._core, ...)
+    sending = before
+    if not ok then
+        error(job, 0)
     end
-    if not arguments.is_callable(f) then
-        errors._raise("TypeError", "%s: func must be a callable, got %s", fn,
-            errors._show(f))
+    return job
+end
+
+--- In a worker: its pool, as its tasks see it; nil elsewhere.
+local own
+
+function M._own()
+    if not own and native.current() then
+        local self, hooks = new_pool(0,
+            core.thread_of == core.getpid() and "thread" or "fork")
+        self._core = native.own(hooks)
+        own = self._core and self
     end
-    return function(...) return f(...) end
+    return own
+end
+
+function Pool:__reduce()
+    if self ~= sending then
+        errors._raise("PicklingError", "pool objects cannot be passed "
+            .. "between processes or pickled, but to the pool's own tasks")
+    end
+    return M._own
 end
 
 local function submit(fn, self, f, iterable, opts, mode, star)
     check_running(fn, self)
-    f = check_function(fn, f)
+    f = arguments.check_function(fn, f, "func")
     local source, count, step = arguments.source_of(fn, iterable)
     if mode == "all" then
         source, count, step = arguments.listed(source, count, step)
     end
-    return native.job(self._core, f, source, count or 0, step or 0,
-        arguments.chunk_of(fn, opts), mode, star)
+    local job = to_workers(self, native.job, f, source, count or 0, step or 0,
+        arguments.chunk_of(fn, opts), mode, star,
+        arguments.ahead_of(fn, opts), controls_of(fn, self, opts))
+    if opts.progress then
+        progress._follow(job, opts.progress)
+    end
+    return job
+end
+
+--- The pools with callbacks that are to come.
+M._calling = setmetatable({}, {__mode = "k"})
+
+--- Calls back when a job is done: owed:call_back().
+---@param self mp.Pool
+---@param owed table
+---@param job userdata
+function M._call_back(self, owed, job)
+    job:announce()
+    self._waiting:add(owed, job)
+    self._core:callbacks(1)
+    M._calling[self] = true
 end
 
 --- Makes the result of a job, and sees to its callbacks.
@@ -320,9 +359,7 @@ local function expect(self, job, single, opts)
     end)
     self._owed[new] = true
     if with_callback then
-        job:announce()
-        table.insert(self._waiting, new)
-        self._core:callbacks(#self._waiting)
+        M._call_back(self, new, job)
     end
     return new
 end
@@ -335,6 +372,9 @@ local function map(fn, self, f, iterable, opts, star)
     job:close()
     local due = opts.callback
     if not ok then
+        if errors.iserror(value, "Interrupted") then
+            error(value, 0)
+        end
         due = opts.error_callback
     end
     if due then
@@ -426,12 +466,18 @@ function Pool:imap_unordered(f, iterable, chunksize, ...)
 end
 
 --- Submits one call, f(table.unpack(args)) with kwargs bound by name.
-local function apply(fn, self, f, args, kwargs)
+local function apply(fn, self, f, args, kwargs, opts)
     check_running(fn, self)
-    f = check_function(fn, f)
+    f = arguments.check_function(fn, f, "func")
     local bound = call.bind(f, call.copy_args(fn, args),
         call.copy_kwargs(fn, kwargs))
-    return native.apply(self._core, f, table.unpack(bound, 1, bound.n))
+    local with = controls_of(fn, self, opts)
+    if with then
+        return to_workers(self, native.apply_with, f, with,
+            table.unpack(bound, 1, bound.n))
+    end
+    return to_workers(self, native.apply, f,
+        table.unpack(bound, 1, bound.n))
 end
 
 --- Calls f(table.unpack(args)) in a worker, and returns at once.
@@ -443,9 +489,11 @@ end
 ---@return mp.AsyncResult
 function Pool:apply_async(f, args, kwargs, callback, ...)
     local opts = options("apply_async", nil, callback, ...)
-    return expect(self, apply("apply_async", self, f, args, kwargs), true,
-        opts)
+    return expect(self, apply("apply_async", self, f, args, kwargs, opts),
+        true, opts)
 end
+
+local NO_OPTIONS <const> = {}
 
 local function values_or_raise(ok, ...)
     if not ok then
@@ -461,7 +509,43 @@ end
 ---@return any ...
 function Pool:apply(f, args, kwargs, ...)
     named.no_more("apply", 3, ...)
-    return values_or_raise(apply("apply", self, f, args, kwargs):take())
+    return values_or_raise(apply("apply", self, f, args, kwargs, NO_OPTIONS)
+        :take())
+end
+
+--- Changes the number of workers, while they run: new ones begin, and who is
+--- one too many ends when it has done what it has taken. Returns at once.
+---@param processes integer at least 1; at most the pool's max_processes
+function Pool:resize(processes, ...)
+    check_running("resize", self)
+    named.no_more("resize", 1, ...)
+    local n = arguments.check_count("resize", processes, 1,
+        "Number of processes must be at least 1")
+    if n > self._places then
+        errors._raise("ValueError", "resize: this Pool has room for %d "
+            .. "workers, got %d: make it with max_processes", self._places, n)
+    end
+    self._core:resize(n)
+    self._size = n
+end
+
+--- What the pool has done so far, and what it does: a table of numbers (see
+--- stats.lua), that tostring shows as a text.
+---@return mp.PoolStats
+function Pool:stats(...)
+    check_self("stats", self)
+    named.no_more("stats", 0, ...)
+    return stats._of(self)
+end
+
+--- What worker_exit returned in the workers that have left, in the order in
+--- which they did; its error objects, where it failed. All are there after
+--- join().
+---@return any[] results with `n`
+function Pool:exit_results(...)
+    check_self("exit_results", self)
+    named.no_more("exit_results", 0, ...)
+    return self._left or self._core:left()
 end
 
 --- Runs the callbacks that are due; returns at once.
@@ -510,9 +594,17 @@ end
 --- the workers are stopped. Results that somebody still has can be read: the
 --- pool's memory goes with the last of them.
 function Pool:__close(e)
+    if self == own then
+        return
+    end
     if e == nil and self._core:state() ~= "terminate" then
         self:close()
-        self:join()
+        local ok, problem = pcall(self.join, self)
+        if not ok then
+            self._core:release()
+            error(problem, 0)
+        end
+        self._left = self._core:left()
         if next(self._owed) then
             return
         end
@@ -525,7 +617,9 @@ function Pool:__tostring()
 end
 
 --- Inside a worker: `id` (1..n, kept by a replacement), `state` (a table of
---- its own), `index` (of the item in its call, from 1).
+--- its own), `index` (of the item in its call, from 1), `pool` (the pool that
+--- it works for, for tasks of its tasks: who waits for them works on them, so
+--- they cannot wait for each other).
 M.worker = setmetatable({state = {}}, {
     __index = function(_, key)
         local id, index = native.current()
@@ -533,6 +627,8 @@ M.worker = setmetatable({state = {}}, {
             return id
         elseif key == "index" then
             return index
+        elseif key == "pool" then
+            return M._own()
         end
     end,
     __name = "mp.worker",

@@ -170,6 +170,9 @@ function M._become(object)
         object._authkey = this.process._authkey
     end
     this.process, this.made, this.card, this.parent = object, 0, false, false
+    if M._after_fork then
+        M._after_fork() -- mp.util was loaded before
+    end
     return object.run
 end
 
@@ -403,6 +406,11 @@ function Process._get:sentinel()
         misuse("process not started")
     end
     return self._child:sentinel()
+end
+
+--- For mp.wait.
+function Process:__waitable()
+    return self.exitcode ~= nil or self.sentinel
 end
 
 --- initial, started, stopped, closed, unknown (another process's).

@@ -124,4 +124,11 @@ function M.repr(value)
     return show(value)
 end
 
+--- How a key stands in a table's text.
+---@param key any
+---@return string
+function M._key(key)
+    return show_key(key, M.repr)
+end
+
 return M

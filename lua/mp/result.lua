@@ -111,11 +111,35 @@ function AsyncResult:wait(timeout)
     return self._outcome ~= nil or self._job:wait(timeout)
 end
 
+--- Gives the call up: what waits is never run; whoever runs a task of it is
+--- killed (in a pool of threads: has an error in it), and replaced. The result
+--- is then an error of kind Cancelled. Returns whether there was anything left
+--- to give up.
+---@return boolean
+function AsyncResult:cancel()
+    check_self("cancel", self)
+    if self._outcome or not self._job:cancel() then
+        return false
+    end
+    self._outcome = {false, new_error("Cancelled", "the call was cancelled",
+        nil, 0), n = 2}
+    if self._after then
+        self._after()
+    end
+    return true
+end
+
 --- Is the result there?
 ---@return boolean
 function AsyncResult:ready()
     check_self("ready", self)
     return self._outcome ~= nil or self._job:ready()
+end
+
+--- For mp.wait.
+---@package
+function AsyncResult:__waitable()
+    return self:ready() or self._job, self._after
 end
 
 --- Did it succeed? Raises StateError while it is not ready.
@@ -135,13 +159,6 @@ function AsyncResult:__tostring()
         state = self:successful() and "done" or "failed"
     end
     return ("<AsyncResult %s>"):format(state)
-end
-
---- Can the callback be called?
----@package
----@return boolean
-function AsyncResult:is_due()
-    return self:ready()
 end
 
 --- Calls the callback that fits the outcome, which is there.

@@ -45,7 +45,7 @@ local RAW_ARRAY <const> = {typecode = 1, typecode_or_type = 1,
                            size_or_list = 2, size_or_initializer = 2}
 
 --- A shared value. Its methods and fields:
---   v.value                   reads and writes it
+--   v.value                   reads and writes it; so do v:get(), v:set(x)
 --   v:add(n)                  adds and returns the new value, atomically;
 --                             ValueError, and no change, out of range
 --   v:compare_exchange(a, b)  makes it b if it is a; whether it was
@@ -68,8 +68,8 @@ function M.Value(typecode, init, ...)
     return core.Value(typecode, init, lock_option("Value", ...))
 end
 
---- A shared value without a lock: has `value`, `add`, `compare_exchange`
--- and `copy`. Each is atomic by itself.
+--- A shared value without a lock: has `value`, `get`, `set`, `add`,
+-- `compare_exchange` and `copy`. Each is atomic by itself.
 ---@param typecode string|table or named arguments: typecode, init
 ---@param init any its content; nil: zero
 ---@return userdata RawValue

@@ -404,6 +404,10 @@ uint64_t mp_queue_size(const mp_queue_shm *q) {
     }
 }
 
+bool mp_queue_has_item(const mp_queue_shm *q) { return has_item(q); }
+
+void mp_queue_announce(mp_queue_shm *q) { mp_wait_announce(&q->not_empty); }
+
 /* ---- tasks ---------------------------------------------------------- */
 
 int mp_queue_done(mp_queue_shm *q) {

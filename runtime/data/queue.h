@@ -123,6 +123,10 @@ ssize_t mp_queue_get(mp_queue_shm *q, mp_queue_item *items, size_t n,
 /* Items in the queue at one moment of the call. Never blocks. */
 uint64_t mp_queue_size(const mp_queue_shm *q);
 
+/* Is there an item? And: the next put rings the bell (sync/bell.h). */
+bool mp_queue_has_item(const mp_queue_shm *q);
+void mp_queue_announce(mp_queue_shm *q);
+
 /* One item is worked off. 0; -EINVAL when all were before. */
 int mp_queue_done(mp_queue_shm *q);
 

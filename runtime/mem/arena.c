@@ -4,6 +4,7 @@
 #include "mem/arena.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -12,6 +13,7 @@
 #include "os/child.h"
 #include "os/memfd.h"
 #include "os/random.h"
+#include "os/shelf.h"
 
 _Static_assert(sizeof(mp_slot_shm) == 1024, "a slot is 1 KiB");
 _Static_assert(sizeof(mp_mutex_shm) == 4, "a lock is a word");
@@ -58,6 +60,24 @@ static int fill(mp_self *self, size_t reserved) {
     return mp_random_bytes(super->family, sizeof super->family);
 }
 
+/* Where sockets are refused, all but the passing of descriptors works. */
+static void make_shelf(mp_self *self) {
+    if (mp_shelf_open(self->shelf) < 0)
+        self->shelf[0] = self->shelf[1] = -1;
+}
+
+/* Its ends stand behind the arena's descriptor, if this program was given
+   them. */
+static void find_shelf(mp_self *self, int fd) {
+    const uint64_t *files = self->super->shelf_files;
+    const int ends[2] = {fd + 1, fd + 2};
+    bool given = files[0] && mp_shelf_is(ends, files);
+    for (int i = 0; i < 2; i++) {
+        self->shelf[i] = given ? ends[i] : -1;
+        if (given) fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+    }
+}
+
 int mp_arena_create(mp_self *self) {
     size_t reserved;
     int r = mp_robust_offset();
@@ -66,8 +86,11 @@ int mp_arena_create(mp_self *self) {
                         &reserved);
     if (r < 0) return r;
     self->mapped = reserved;
+    make_shelf(self); /* first: behind the arena, where children have it */
     self->null = mp_child_open_null(); /* without one, stdin is closed */
     r = fill(self, reserved);
+    if (r == 0 && self->shelf[0] >= 0)
+        r = mp_shelf_files(self->shelf, self->super->shelf_files);
     if (r < 0) mp_arena_unmap(self);
     return r;
 }
@@ -101,11 +124,14 @@ int mp_arena_map(mp_self *self, int fd) {
     self->super = (void *)self->base;
     self->unit = (void *)(self->base + MP_SUPER_SIZE + SLOTS_SIZE);
     self->null = mp_child_open_null();
+    find_shelf(self, fd);
     return 0;
 }
 
 void mp_arena_unmap(mp_self *self) {
     if (self->null >= 0) close(self->null);
+    for (int i = 0; i < 2; i++)
+        if (self->shelf[i] >= 0) close(self->shelf[i]);
     munmap(self->base, self->mapped);
     close(self->fd);
     self->base = NULL;

@@ -37,6 +37,7 @@ enum {
     MP_LEDGER_PAGES = 32, /* x 32,768 objects */
     MP_SEGMENTS = 1024    /* x 1,024 entries of the object table */
 };
+enum { MP_BELL_WANTED = 1, MP_BELL_USED = 2 };
 #define MP_UNIT ((size_t)1 << MP_UNIT_SHIFT)
 #define MP_ARENA_MAGIC 0x31414c504d50ULL /* "PMPLA1" */
 #define MP_SUPER_SIZE 65536UL            /* of its place; slots follow */
@@ -106,7 +107,16 @@ typedef struct mp_slot_shm {
    spare      units that are free and backed (a hint)
    slots      high-water mark of slots; grows only, by CAS
    lives      spans and runs made so far; grows only, by addition
+   registry   {id, generation << 32} of the object that has the names of this
+              family's segments (data/segment.h), not counted: it may be gone.
+              By CAS
    free_entry, entries   object table: free list, high water. Under `table`
+   shelf      guards the entries of the shelf (os/shelf.h)
+   untidy     1 while entries move, and after a death in it: one may stand
+              there twice, or belong to nobody. Under `shelf`
+   bell       MP_BELL_*: who waits at the bell adds WANTED (sync/bell.h),
+              who rings takes it off. USED stays
+   shelf_files  numbers of the shelf's two files; 0: there is none. Fixed
    complaint  why a new program cannot take part, as text that ends in a zero:
               a program that is no participant writes here, where nothing
               else can ever stand (proc/start_spawn.c). Guarded by nothing, and
@@ -127,6 +137,12 @@ typedef struct mp_super_shm {
     _Atomic uint64_t free_entry;
     _Atomic uint64_t entries;
     _Atomic uint64_t lives;
+    _Atomic uint64_t registry;
+    mp_mutex_shm shelf;
+    _Atomic uint32_t untidy;
+    _Atomic uint32_t bell;
+    uint32_t padding;
+    uint64_t shelf_files[2];
     _Atomic uint64_t abandoned[64];
     _Atomic uint64_t segments[MP_SEGMENTS];
     _Atomic uint64_t complaint[MP_COMPLAINT / 8];
@@ -153,6 +169,7 @@ typedef struct mp_self {
     uint32_t tag;           /* gen << 12 | index */
     int fd;
     int null;               /* /dev/null, for the stdin of children */
+    int shelf[2];           /* its ends (os/shelf.h); -1: there is none */
     mp_spans spans[MP_HEAP_CLASSES];
     uint32_t slice_ns;       /* of the sleep to come (sync/wait), 0 = first */
     uint32_t first_slice_ns; /* of a wait; 0 = MP_SLICE_FIRST_NS */
@@ -172,6 +189,10 @@ extern _Thread_local mp_self *mp_me
    0; -ENOMEM, -EFBIG, -EMFILE, ...; -EAGAIN no free slot; -EOWNERDEAD in a
    child that was forked behind our back. */
 int mp_open(void);
+
+/* Did this process make the arena? The others of the family, which it started,
+   end when it does. */
+bool mp_is_founder(void);
 
 /* The same for a thread for which participant `parent` has reserved slot
    `index` (mem/slot.h). 0; -ENOMEM; -EOWNERDEAD the slot was given back. */
@@ -201,7 +222,8 @@ int mp_open_given(int fd, int (*whose)(mp_self *self, void *ctx), void *ctx);
 int mp_arena_create(mp_self *self);
 
 /* Maps the arena behind a descriptor of unknown origin: nothing of it is
-   believed. The descriptor is this process's from now on.
+   believed. The descriptor is this process's from now on; so are the next
+   two numbers, if those are the ends of the arena's shelf.
    0; -EBADF no descriptor, or none of an arena; -EPROTO one made by a
    program that cannot share it with this one (another libc); -ENOMEM. */
 int mp_arena_map(mp_self *self, int fd);

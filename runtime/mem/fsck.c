@@ -182,6 +182,17 @@ static bool prepare(mp_check *c) {
     return c->published && c->reached && c->holders && c->queued;
 }
 
+/* Its entries lie with the kernel. */
+static void check_shelf(mp_check *c) {
+    uint32_t untidy = mp_check_u32(c, &c->super->untidy);
+    uint32_t bell = mp_check_u32(c, &c->super->bell);
+    mp_check_subject(c, "super block");
+    mp_check_mutex(c, &c->super->shelf, "shelf");
+    if (untidy > 1 || (bell & ~3U) || bell == MP_BELL_WANTED)
+        mp_check_report(c, "untidy is %u and bell %u, expected 0 or 1, and "
+                           "0, 2 or 3", untidy, bell);
+}
+
 static void walk(mp_check *c) {
     if (!mp_check_super(c)) return;
     if (c->self) mp_poison_forget(); /* not what others made, either */
@@ -194,6 +205,7 @@ static void walk(mp_check *c) {
     mp_check_slots(c);
     mp_check_objects(c);
     mp_check_hands(c);
+    check_shelf(c);
     mp_check_lost(c);
 }
 

@@ -314,6 +314,13 @@ void mp_object_detach(uint32_t id) {
     if (--mp_me->held[id] == 0) drop_ledger_bit(mp_me->slot, id);
 }
 
+bool mp_object_is_alive(uint32_t id, uint32_t gen) {
+    if (!is_entry(id)) return false;
+    uint64_t head =
+        atomic_load_explicit(&entry_of(id)->head, memory_order_acquire);
+    return HEAD_STATE(head) == LIVE && HEAD_GEN(head) == gen;
+}
+
 void *mp_object_block(uint32_t id) {
     return mp_at(load(&entry_of(id)->block));
 }
@@ -376,6 +383,14 @@ int mp_message_hold(mp_ref block, uint32_t id, uint32_t gen) {
     mp_txn_commit(&txn);
     mp_mutex_unlock(&e->lock);
     return 0;
+}
+
+bool mp_message_holds(mp_ref block, int type) {
+    mp_message_shm *m = mp_at(block);
+    uint32_t n = atomic_load_explicit(&m->n_handles, memory_order_relaxed);
+    while (n > 0)
+        if (mp_object_type(handles_of(m)[--n]) == type) return true;
+    return false;
 }
 
 void mp_message_drop(mp_ref block) {

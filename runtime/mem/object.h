@@ -27,6 +27,10 @@ enum {
     MP_TYPE_QUEUE,
     MP_TYPE_POOL,
     MP_TYPE_BOOT,
+    MP_TYPE_PARCEL,
+    MP_TYPE_TABLE,
+    MP_TYPE_SEGMENT,
+    MP_TYPE_REGISTRY,
     MP_TYPES
 };
 
@@ -63,6 +67,10 @@ int mp_object_attach(uint32_t id, uint32_t gen);
 /* Counts one use less; the last one of the last holder destroys it. */
 void mp_object_detach(uint32_t id);
 
+/* Is there an object {id, gen} that somebody holds? It may be gone, or dying,
+   as soon as this is said. */
+bool mp_object_is_alive(uint32_t id, uint32_t gen);
+
 /* The block and type of an object that I hold. */
 void *mp_object_block(uint32_t id);
 int mp_object_type(uint32_t id);
@@ -93,6 +101,10 @@ typedef struct mp_message_shm {
 /* Adds {id, gen}, which I hold or not, as the next handle. 0; -ENOENT. The
    block must be marked by mp_mark_handles before the first. */
 int mp_message_hold(mp_ref block, uint32_t id, uint32_t gen);
+
+/* Is one of the handles of a block that is ours that of an object of this
+   type? */
+bool mp_message_holds(mp_ref block, int type);
 
 /* Drops all handles of a block (mp_free calls it). */
 void mp_message_drop(mp_ref block);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "mem/arena.h"
@@ -19,6 +20,7 @@ static mp_self home;
 static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 static pthread_key_t key;
 static bool prepared;
+static pid_t founder; /* who made the arena; 0: it was given to us */
 
 /* Set in the child of a fork: its parent's slot is not its own, so it must
    not take part before it has one. Fork generation, see architecture. */
@@ -82,6 +84,7 @@ static mp_self *new_self(void) {
     self->unit = home.unit;
     self->fd = home.fd;
     self->null = home.null;
+    memcpy(self->shelf, home.shelf, sizeof self->shelf);
     return self;
 }
 
@@ -106,8 +109,11 @@ static int open_first(mp_self *self) {
         mp_arena_unmap(self);
     else
         home = *self;
+    founder = getpid();
     return r;
 }
+
+bool mp_is_founder(void) { return founder == getpid(); }
 
 static int open_locked(mp_self **out) {
     int r = prepare();

@@ -9,6 +9,7 @@
 #include "mem/txn.h"
 #include "os/child.h"
 #include "os/futex.h"
+#include "os/shelf.h"
 
 /* A block between two owners: committed means that the new one has it. */
 static void reap_hand(mp_hand_shm *hand) {
@@ -49,6 +50,12 @@ static void recycle(mp_slot_shm *slot, uint32_t index) {
     mp_futex_wake(owner.life, INT_MAX);
 }
 
+/* It may have taken on to ring the bell (sync/bell.h). */
+static void ring(void) {
+    if (atomic_load(&mp_me->super->bell) && mp_me->shelf[0] >= 0)
+        mp_shelf_ring(mp_me->shelf);
+}
+
 static void reap_live(uint32_t tag) {
     uint32_t index = tag % MP_SLOTS;
     mp_slot_shm *slot = mp_slot_at(index);
@@ -56,6 +63,7 @@ static void reap_live(uint32_t tag) {
     for (int i = 0; i < MP_HANDS; i++) reap_hand(&slot->hands[i]);
     mp_heap_reap(tag);
     mp_object_reap(index, tag, true);
+    ring();
     reap_unborn(tag);
     recycle(slot, index);
 }

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "os/child.h"
@@ -142,6 +144,21 @@ int mp_memfd_punch(int fd, size_t offset, size_t size) {
     while (fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
                      (off_t)offset, (off_t)size) < 0)
         if (errno != EINTR) return -errno;
+    return 0;
+}
+
+int mp_memfd_ask(int fd, mp_memfd_about *about) {
+    struct stat file;
+    struct statfs system;
+    if (fstat(fd, &file) < 0 || fstatfs(fd, &system) < 0) return -errno;
+    int seals = fcntl(fd, F_GET_SEALS);
+    /* One of huge pages has seals, too, but its memory can be missing. */
+    about->fixed = seals >= 0 && seals & F_SEAL_SHRINK &&
+                   system.f_type == TMPFS_MAGIC;
+    about->size = (size_t)file.st_size;
+    about->backed = (size_t)file.st_blocks * 512;
+    about->id[0] = (uint64_t)file.st_dev;
+    about->id[1] = (uint64_t)file.st_ino;
     return 0;
 }
 

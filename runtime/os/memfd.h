@@ -8,6 +8,7 @@
 #ifndef MP_OS_MEMFD_H
 #define MP_OS_MEMFD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -38,6 +39,16 @@ int mp_memfd_back(int fd, size_t offset, size_t size);
 
 /* Gives the memory of the range back; it reads as zeros afterwards. */
 int mp_memfd_punch(int fd, size_t offset, size_t size);
+
+/* What a descriptor that somebody sent is. */
+typedef struct mp_memfd_about {
+    bool fixed;       /* a file of memory that nobody can shrink */
+    size_t size;
+    size_t backed;    /* bytes that it has memory for, in whole pages */
+    uint64_t id[2];   /* one for each file, as long as it is there */
+} mp_memfd_about;
+
+int mp_memfd_ask(int fd, mp_memfd_about *about);
 
 /* Another process's region, by its descriptors: the file with our name that
    begins with `magic`. It is mapped to be read, with room for its growth as

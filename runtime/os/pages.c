@@ -2,6 +2,7 @@
 
 #include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static void *map(size_t size) {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -20,3 +21,10 @@ void *mp_pages_map(size_t size, size_t align) {
 }
 
 void mp_pages_unmap(void *pages, size_t size) { munmap(pages, size); }
+
+void mp_pages_large(void *bytes, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)bytes + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)bytes + size) & ~(page - 1);
+    if (from < to) madvise((void *)from, to - from, MADV_HUGEPAGE);
+}

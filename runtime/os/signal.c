@@ -26,8 +26,12 @@ void mp_signal_default(int signal) {
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
-void mp_signal_ignore(int signal) {
-    struct sigaction action = {.sa_handler = SIG_IGN};
+static void do_nothing(int signal) { (void)signal; }
+
+void mp_signal_swallow(int signal) {
+    struct sigaction action = {.sa_handler = do_nothing,
+                               .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
     sigaction(signal, &action, NULL);
 }
 

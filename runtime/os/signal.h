@@ -13,8 +13,9 @@ int mp_signal_fd(int signal);
 /* Back to the default action, unblocked. */
 void mp_signal_default(int signal);
 
-/* Ignored from now on. */
-void mp_signal_ignore(int signal);
+/* Has no effect from now on, unlike an ignored one on programs that this
+   process starts: they begin with the default action. */
+void mp_signal_swallow(int signal);
 
 /* The same for a while: *before gets what mp_signal_restore brings back. */
 void mp_signal_ignore_meanwhile(int signal, struct sigaction *before);

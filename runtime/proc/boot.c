@@ -20,7 +20,7 @@ _Static_assert(sizeof(mp_boot_shm) == 280, "no padding by chance");
 _Static_assert(offsetof(mp_boot_shm, problem) == 16, "where all expect it");
 
 /* Grows with each change of a structure in shared memory. */
-enum { MP_LAYOUT = 6 };
+enum { MP_LAYOUT = 7 };
 
 /* ---- the object ------------------------------------------------------ */
 

@@ -13,6 +13,7 @@
 #include "mem/slot.h"
 #include "os/child.h"
 #include "os/futex.h"
+#include "os/tempdir.h"
 #include "os/threads.h"
 #include "proc/boot.h"
 #include "proc/start.h"
@@ -236,6 +237,7 @@ static void flush(void) {
 
 void mp_proc_exit(int code) {
     flush();
+    mp_tempdir_remove();
     if (code == 0 && mp_me) mp_slot_farewell();
     _exit(code & 0xff);
 }

@@ -20,6 +20,7 @@ int mp_spawn_await(mp_proc *proc, const mp_start *start, uint32_t state);
 void mp_spawn_problem(const mp_start *start, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
-enum { MP_SPAWN_ARENA = 3, MP_SPAWN_SOCKET = 4 };
+/* The shelf's ends (os/shelf.h) stand behind the arena. */
+enum { MP_SPAWN_ARENA = 3, MP_SPAWN_SHELF, MP_SPAWN_SOCKET = 6 };
 
 #endif

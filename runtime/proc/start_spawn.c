@@ -24,6 +24,7 @@
 #include "proc/spawn.h"
 
 _Static_assert((int)MP_SPAWN_ARENA == (int)MP_PROGRAM_FIRST_FD, "first");
+_Static_assert((int)MP_SPAWN_SHELF == (int)MP_SPAWN_ARENA + 1, "behind it");
 
 static const double CLAIM_SECONDS = 5; /* a program has to take part */
 static const double READY_SECONDS = 60; /* what it does first may take */
@@ -80,13 +81,18 @@ int mp_spawn(mp_proc *proc, const mp_start *start, mp_ref boot, int socket) {
     if (!argv) return -ENOMEM;
     atomic_store_explicit(&mp_me->super->complaint[0], 0,
                           memory_order_relaxed);
-    const int fds[] = {mp_me->fd, socket};
+    /* Where there is no shelf, something stands in its place that none can
+       be taken for. */
+    int none = mp_me->null < 0 ? mp_me->fd : mp_me->null;
+    const int *shelf = mp_me->shelf;
+    const int fds[] = {mp_me->fd, shelf[0] < 0 ? none : shelf[0],
+                       shelf[1] < 0 ? none : shelf[1], socket};
     const mp_program program = {
         .argv = argv,
         .stdin_fd = start->flags & MP_PROC_KEEP_STDIN ? STDIN_FILENO
                                                       : mp_me->null,
         .fd = fds,
-        .n = socket < 0 ? 1 : 2};
+        .n = socket < 0 ? 3 : 4};
     /* What we said before comes out before what it says. */
     fflush(stdout);
     fflush(stderr);

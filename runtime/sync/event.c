@@ -12,10 +12,15 @@
 #include "mem/slot.h"
 #include "os/cpu.h"
 #include "os/futex.h"
+#include "sync/bell.h"
 #include "sync/create.h"
 #include "sync/wait.h"
 
 enum { SET = 1, SLEEPERS = 2, COUNT = 4, SPINS = 100 };
+
+static uint32_t load(const mp_event_shm *event) {
+    return atomic_load_explicit(&event->word, memory_order_acquire);
+}
 
 void mp_event_set(mp_event_shm *event) {
     uint32_t word = atomic_load_explicit(&event->word, memory_order_relaxed);
@@ -25,7 +30,20 @@ void mp_event_set(mp_event_shm *event) {
     } while (!atomic_compare_exchange_weak_explicit(
         &event->word, &word, ((word & ~3U) + COUNT) | SET,
         memory_order_release, memory_order_relaxed));
-    if (word & SLEEPERS) mp_futex_wake(&event->word, INT_MAX);
+    if (!(word & SLEEPERS)) return;
+    mp_futex_wake(&event->word, INT_MAX);
+    mp_bell_ring();
+}
+
+void mp_event_announce(mp_event_shm *event) {
+    uint32_t word = load(event);
+    /* A store in any case: either who sets it reads this one, and with it
+       `bell` (sync/bell.h), or the caller's next look sees the flag. */
+    while (!(word & SET) &&
+           !atomic_compare_exchange_weak_explicit(
+               &event->word, &word, word | SLEEPERS, memory_order_seq_cst,
+               memory_order_acquire)) {
+    }
 }
 
 void mp_event_clear(mp_event_shm *event) {
@@ -35,10 +53,6 @@ void mp_event_clear(mp_event_shm *event) {
 
 static bool happened(uint32_t word, uint32_t sets) {
     return (word & SET) || word >> 2 != sets;
-}
-
-static uint32_t load(const mp_event_shm *event) {
-    return atomic_load_explicit(&event->word, memory_order_acquire);
 }
 
 static bool spin(const mp_event_shm *event, uint32_t sets) {

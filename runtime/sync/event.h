@@ -26,6 +26,9 @@ static inline bool mp_event_is_set(const mp_event_shm *event) {
 void mp_event_set(mp_event_shm *event);
 void mp_event_clear(mp_event_shm *event);
 
+/* The next set rings the bell (sync/bell.h), unless it is set already. */
+void mp_event_announce(mp_event_shm *event);
+
 /* What a wait begins with, once. */
 static inline uint32_t mp_event_sets(const mp_event_shm *event) {
     return atomic_load_explicit(&event->word, memory_order_relaxed) >> 2;

@@ -5,6 +5,7 @@
 #include "mem/reap.h"
 #include "mem/slot.h"
 #include "os/futex.h"
+#include "sync/bell.h"
 
 _Static_assert(sizeof(mp_wait_shm) == 4, "a futex word");
 
@@ -65,4 +66,5 @@ void mp_wait_notify_slow(mp_wait_shm *wait, int n) {
         memory_order_relaxed)) {
     }
     mp_futex_wake(&wait->word, n);
+    mp_bell_ring();
 }

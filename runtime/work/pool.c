@@ -18,14 +18,31 @@ enum {
 static void free_function(mp_pool_shm *pool, mp_function_shm *f,
                           mp_function_shm *before);
 
+/* What was freed before a death in the middle is stale, and nothing happens
+   to it again. */
+static void free_left(mp_pool_shm *pool, mp_ref ref) {
+    const mp_left_shm *left = mp_at(ref);
+    mp_ref link = left->link;
+    mp_free(left->message);
+    int hand = mp_hand_take(1, NULL, 0);
+    if (hand < 0) return;
+    mp_txn txn = mp_txn_begin();
+    mp_txn_set64(&txn, &mp_me->slot->hands[hand].block, ref);
+    mp_txn_set64(&txn, &pool->left, link);
+    mp_txn_commit(&txn);
+    mp_free(ref);
+    mp_hand_drop(hand);
+}
+
 /* Whoever dropped the last use: nobody works here any more. Each step
    leaves the lists in order, so it can be done again. */
 static void destroy(void *object) {
     mp_pool_shm *pool = object;
-    mp_ref job, function;
+    mp_ref job, function, left;
     while ((job = mp_get(&pool->all))) mp_job_free(pool, mp_job_at(job));
     while ((function = mp_get(&pool->functions)))
         free_function(pool, mp_at(function), NULL);
+    while ((left = mp_get(&pool->left))) free_left(pool, left);
     mp_free(mp_get(&pool->reason));
     mp_free(mp_get(&pool->setup));
 }
@@ -46,19 +63,38 @@ void mp_pool_open(void) {
     mp_object_declare(MP_TYPE_POOL, &ops);
 }
 
-int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
-                   uint32_t *gen) {
-    size_t size = sizeof(mp_pool_shm) + workers * sizeof(mp_worker_shm);
+int mp_pool_make(const mp_pool_spec *spec, uint32_t *id, uint32_t *gen) {
+    size_t size =
+        sizeof(mp_pool_shm) + 2 * spec->places * sizeof(mp_worker_shm);
     mp_ref block = mp_alloc(size);
     if (!block) return -ENOMEM;
     mp_pool_shm *pool = mp_at(block);
     memset(pool, 0, size);
-    pool->workers = workers;
-    pool->most = most;
+    pool->places = spec->places;
+    pool->workers = spec->workers;
+    pool->most = spec->most;
+    pool->most_bytes = spec->most_bytes;
+    pool->bell = -1;
     pool->caller = mp_me->tag;
     int r = mp_object_create(MP_TYPE_POOL, block, id, gen);
     if (r < 0) mp_free(block);
-    return r;
+    if (r < 0) return r;
+    pool->id = *id;
+    pool->gen = *gen;
+    return 0;
+}
+
+void mp_pool_name(const mp_pool_shm *pool, uint32_t *id, uint32_t *gen) {
+    *id = pool->id;
+    *gen = pool->gen;
+}
+
+int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
+                   uint32_t *gen) {
+    return mp_pool_make(&(mp_pool_spec){.workers = workers,
+                                        .places = workers,
+                                        .most = most},
+                        id, gen);
 }
 
 /* ---- functions ------------------------------------------------------ */
@@ -108,14 +144,13 @@ static void free_function(mp_pool_shm *pool, mp_function_shm *f,
     mp_hand_drop(b);
 }
 
-/* Frees unused functions beyond the newest ones. */
-static void trim_functions(mp_pool_shm *pool) {
+void mp_pool_trim(mp_pool_shm *pool) {
     unsigned unused = 0;
     mp_function_shm *before = NULL;
     for (mp_ref ref = mp_get(&pool->functions); ref;) {
         mp_function_shm *f = mp_at(ref);
         ref = mp_get(&f->link);
-        if (f->uses == 0 && ++unused > FUNCTIONS_KEPT)
+        if (f->uses == 0 && (f->parcels || ++unused > FUNCTIONS_KEPT))
             free_function(pool, f, before);
         else
             before = f;
@@ -136,6 +171,7 @@ static int link_function(mp_pool_shm *pool, mp_ref message, mp_ref *self) {
     f->message = message;
     f->length = ((mp_message_shm *)mp_at(message))->length;
     f->hash = hash_bytes(payload(message), f->length);
+    f->parcels = mp_message_holds(message, MP_TYPE_PARCEL);
     mp_publish(message);
     mp_publish(node);
     mp_mutex_lock(&pool->lock);
@@ -150,6 +186,21 @@ static int link_function(mp_pool_shm *pool, mp_ref message, mp_ref *self) {
     return 0;
 }
 
+/* It stays OWNED, both blocks of it, until the job is linked. */
+int mp_pool_own_function(mp_ref message, mp_ref *function) {
+    mp_ref node = mp_alloc(sizeof(mp_function_shm));
+    if (!node) {
+        mp_free(message);
+        return -ENOMEM;
+    }
+    mp_function_shm *f = mp_at(node);
+    memset(f, 0, sizeof *f);
+    f->message = message;
+    f->length = ((mp_message_shm *)mp_at(message))->length;
+    *function = node;
+    return 0;
+}
+
 int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function) {
     uint64_t length = ((mp_message_shm *)mp_at(message))->length;
     uint64_t hash = hash_bytes(payload(message), length);
@@ -159,7 +210,7 @@ int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function) {
         *function = mp_offset(known);
         return 0;
     }
-    trim_functions(pool);
+    mp_pool_trim(pool);
     int r = link_function(pool, message, function);
     if (r < 0) mp_free(message);
     return r;
@@ -191,7 +242,13 @@ mp_ref mp_pool_told(const mp_pool_shm *pool) {
 }
 
 uint32_t mp_pool_workers(const mp_pool_shm *pool) {
-    return pool->workers;
+    return atomic_load_explicit(&pool->workers, memory_order_relaxed);
+}
+
+uint32_t mp_pool_places(const mp_pool_shm *pool) { return pool->places; }
+
+uint64_t mp_pool_most_bytes(const mp_pool_shm *pool) {
+    return pool->most_bytes;
 }
 
 mp_worker_shm *mp_pool_worker(mp_pool_shm *pool, uint32_t index) {
@@ -224,6 +281,50 @@ void mp_pool_terminate(mp_pool_shm *pool, mp_proc *crew) {
     wake_all(pool);
 }
 
+void mp_pool_resize(mp_pool_shm *pool, uint32_t workers) {
+    atomic_store(&pool->workers, workers);
+    wake_all(pool);
+}
+
+void mp_pool_stir(mp_pool_shm *pool, mp_proc *crew) {
+    (void)pool;
+    mp_proc_signal(crew, SIGTERM);
+}
+
+void mp_worker_left(mp_pool_shm *pool, uint32_t index, mp_ref message) {
+    mp_ref node = mp_alloc(sizeof(mp_left_shm));
+    int a = node ? mp_hand_take(message, NULL, 0) : -ENOMEM;
+    int b = a >= 0 ? mp_hand_take(node, NULL, 0) : a;
+    if (b < 0) {
+        if (a >= 0) mp_hand_drop(a);
+        mp_free(node);
+        mp_free(message);
+        return;
+    }
+    mp_left_shm *left = mp_at(node);
+    *left = (mp_left_shm){0, message, index};
+    mp_publish(message);
+    mp_publish(node);
+    mp_mutex_lock(&pool->lock);
+    mp_txn txn = mp_txn_begin();
+    mp_txn_set64(&txn, &left->link, mp_get(&pool->left));
+    mp_txn_set64(&txn, &pool->left, node);
+    mp_txn_set64(&txn, &mp_me->slot->hands[a].block, 0);
+    mp_txn_set64(&txn, &mp_me->slot->hands[b].block, 0);
+    mp_txn_commit(&txn);
+    mp_mutex_unlock(&pool->lock);
+}
+
+/* Nodes are only added, in front: what is found stays. */
+mp_ref mp_pool_left(const mp_pool_shm *pool, uint64_t n, uint32_t *index) {
+    mp_ref ref = atomic_load_explicit(&pool->left, memory_order_acquire);
+    for (; ref && n > 0; n--) ref = ((mp_left_shm *)mp_at(ref))->link;
+    if (!ref) return 0;
+    const mp_left_shm *left = mp_at(ref);
+    *index = (uint32_t)left->index;
+    return left->message;
+}
+
 void mp_worker_broke(mp_pool_shm *pool, mp_ref reason) {
     int hand = mp_hand_take(reason, NULL, 0);
     if (hand >= 0) {
@@ -248,11 +349,46 @@ void mp_pool_break(mp_pool_shm *pool) {
 }
 
 void mp_worker_ready(mp_pool_shm *pool, uint32_t index) {
-    atomic_store(&pool->worker[index].ready, 1);
+    mp_worker_shm *w = &pool->worker[index];
+    if (atomic_load(&w->tag) == mp_me->tag)
+        atomic_store(&w->ready, 1);
+    else
+        atomic_store(&w->heir, mp_me->tag);
+}
+
+/* The crew makes the place an heir's as soon as its predecessor is gone; it
+   ends heirs that have nothing to wait for. */
+int mp_worker_await(mp_pool_shm *pool, uint32_t index) {
+    const mp_worker_shm *w = &pool->worker[index];
+    while (atomic_load(&w->tag) != mp_me->tag) {
+        uint32_t seen = mp_wait_announce(&pool->turn);
+        if (atomic_load(&w->tag) == mp_me->tag) break;
+        if (mp_pool_state(pool) >= MP_POOL_TERMINATE) return -EPIPE;
+        mp_wait_sleep(&pool->turn, seen, MP_FOREVER);
+    }
+    return 0;
+}
+
+bool mp_pool_ring(mp_pool_shm *pool) {
+    uint64_t one = 1;
+    int bell = atomic_load(&pool->bell);
+    /* An eventfd of ours cannot be full. */
+    return bell >= 0 && write(bell, &one, sizeof one) == sizeof one;
+}
+
+bool mp_pool_has_bell(const mp_pool_shm *pool) {
+    return atomic_load(&pool->bell) >= 0;
+}
+
+/* A thread has no crew to ring at: its place is filled when it is free. */
+void mp_worker_wish(mp_pool_shm *pool, uint32_t index) {
+    _Atomic uint32_t *wish = &pool->worker[index].wish;
+    if (atomic_load(&pool->bell) < 0 || atomic_exchange(wish, 1)) return;
+    if (!mp_pool_ring(pool)) atomic_store(wish, 0);
 }
 
 int mp_worker_join(mp_pool_shm *pool) {
-    for (uint32_t i = 0; i < pool->workers; i++) {
+    for (uint32_t i = 0; i < mp_pool_workers(pool); i++) {
         uint32_t nobody = 0;
         if (!atomic_compare_exchange_strong(&pool->worker[i].tag, &nobody,
                                             mp_me->tag))
@@ -314,14 +450,17 @@ int mp_pool_start(mp_pool_shm *pool, mp_proc *crew, mp_worker_main run,
 /* The kernel kills the workers when their parent is gone; each is awaited by
    its life word. */
 void mp_pool_bury(mp_pool_shm *pool) {
-    for (uint32_t i = 0; i < pool->workers; i++) {
-        uint32_t tag = atomic_load(&pool->worker[i].tag);
+    for (uint32_t i = 0; i < pool->places; i++) {
+        mp_worker_shm *w = &pool->worker[i];
+        uint32_t tag = atomic_load(&w->tag);
+        atomic_store(&w->wish, 0);
+        atomic_store(&w->heir, 0);
         if (!tag) continue;
         while (mp_proc_wait_peer(tag, MP_FOREVER) == -EINTR) {
         }
         mp_reap(tag);
         mp_crew_bury(pool, i, -SIGKILL);
-        atomic_store(&pool->worker[i].tag, 0);
+        atomic_store(&w->tag, 0);
     }
 }
 

@@ -15,7 +15,13 @@
      whoever comes next.
    - An output cell is written once per lap, by one store of `mark`, which
      grows: (index + 1) << 8 | tag.
-   - Only the caller adds, feeds and drops jobs; only workers claim.
+   - Who adds a job feeds and drops it: the caller; or a worker, whose task
+     waits for it and meanwhile works on it itself, as a guest in a place of
+     its own, so that no number of them can wait for each other. A worker's
+     jobs go with it.
+   - Only workers claim.
+   - An item that is to be run again (again.c) is neither done nor claimed: it
+     waits in its job's list until it is due.
    Safe: the functions of each role by the process that has it. Nothing
    blocks but what takes a deadline (-EINTR as in sync/wait.h). */
 #ifndef MP_WORK_POOL_H
@@ -60,7 +66,8 @@ enum {
     MP_CELL_BLOCK = 0xf0, /* value: ref of a message block */
     MP_CELL_ERROR = 0xf1, /* the same, but it is the item's error */
     MP_CELL_LOST = 0xf2,  /* value: pid << 32 | (uint32_t)exit code */
-    MP_CELL_EMPTY = 0xf3  /* no values at all */
+    MP_CELL_EMPTY = 0xf3, /* no values at all */
+    MP_CELL_LATE = 0xf4   /* as LOST: it was killed, since its time was up */
 };
 
 enum { MP_POOL_RUN, MP_POOL_CLOSING, MP_POOL_TERMINATE, MP_POOL_BROKEN };
@@ -69,20 +76,41 @@ enum { MP_POOL_RUN, MP_POOL_CLOSING, MP_POOL_TERMINATE, MP_POOL_BROKEN };
    worker moves alone.
    job     ref of the job, 0 = nothing claimed
    low     first item not yet counted as done; high: end of the range
-   at      the item that runs; everything before it in the range is done
+   at      the item that runs; everything before it in the range is done. With
+           MP_AT_DOOMED its worker is killed for it: set by the crew, by a CAS
+           that the worker, which moves by CAS where that can be, loses
    orphan  its worker died: the range is for whoever comes next */
 typedef struct mp_claim_shm {
     _Atomic uint64_t job, low, high, at, orphan;
 } mp_claim_shm;
 
-/* tag and pid by the crew, when it forks; `ready` by the worker. */
+#define MP_AT_DOOMED (UINT64_C(1) << 63)
+
+/* tag and pid by the crew, when it forks; `ready` by the worker. What is its
+   own, and the counts, are hints: nothing is repaired.
+   doomed   the crew is about to kill it: it claims nothing more (crew: lock)
+   since    when the item that runs began (ns), 0: none does; kept only for
+            jobs with a timeout, by the worker: before `at`, so that who reads
+            `at` first finds no older one
+   wish     it wants to be replaced (worker), until another has its place
+            (crew)
+   heir     the tag of who is ready to take the place (heir), or 0 (crew)
+   thread   the kernel's number of the worker's thread; its own
+   items    how many it has run; its own
+   done, failed, retried, busy_ns  what all workers of this place did: each
+            its own. lost, late: how many items were lost with them, and
+            killed for their time (crew: lock) */
 typedef struct mp_worker_shm {
     mp_claim_shm claim;
     _Atomic uint32_t tag, pid, ready;
     uint32_t patience;   /* how long it spins for work (ns); its own */
     uint64_t claimed_ns; /* when its claim began; its own */
-    uint64_t items;      /* how many it has run; its own */
-    uint64_t padding[7];
+    uint64_t items;
+    _Atomic uint64_t since;
+    _Atomic uint32_t doomed, wish, heir, thread;
+    uint64_t padding[4];
+    _Atomic uint64_t done, failed, retried, busy_ns, lost, late;
+    uint64_t padding2[2];
 } mp_worker_shm;
 
 typedef struct mp_pool_shm mp_pool_shm; /* pool.c */
@@ -90,9 +118,55 @@ typedef struct mp_pool_shm mp_pool_shm; /* pool.c */
 /* Kinds of source. */
 enum { MP_JOB_CELLS, MP_JOB_RANGE };
 
-enum { MP_JOB_CANCELLED = 1, MP_JOB_RELEASED = 2 };
+/* `dropped`: with CANCELLED what is not begun is not run. With ASKED those who
+   run of it are asked to stop before they are killed; STOPPED is the workers'
+   word, by which the caller has still got it. */
+enum {
+    MP_JOB_CANCELLED = 1,
+    MP_JOB_RELEASED = 2,
+    MP_JOB_STOPPED = 3,
+    MP_JOB_ASKED = 5
+};
 
 #define MP_JOB_OPEN UINT64_MAX
+
+/* Who is served first: claims go to the highest level that has any. */
+enum { MP_LEVELS = 4, MP_LEVEL_NORMAL = 1 };
+
+/* What a job wants beyond the plain run; all 0: nothing.
+   timeout_ns  how long an item may run, 0: for ever
+   grace_ns    how long after that it is killed; UINT64_MAX: never
+   retries     how often an item is run again that failed, or was lost
+   crashes     of how many workers it may be the death; 0: as retries say
+   wait_ns     before an item is run again for the first time; then `factor`
+               times as long (1024: once), at most most_wait_ns
+   jitter      a part of that, in 1024th, that chance takes off
+   flags       MP_WITH_*
+   seed        of each item's random numbers */
+typedef struct mp_controls {
+    uint64_t timeout_ns, grace_ns;
+    uint64_t wait_ns, most_wait_ns;
+    uint32_t retries, crashes;
+    uint32_t factor, jitter;
+    uint32_t level, flags;
+    uint64_t seed;
+} mp_controls;
+
+enum {
+    MP_WITH_STOP = 1, /* the first error ends the job */
+    MP_WITH_SEED = 2
+};
+
+/* An item that was run, and is to be run again; in a cell's place. Under the
+   pool's lock, in one record with the job's list.
+   item     its index + 1: what another lap left there counts for nothing
+   link     index + 1 of the next in the list, which is by `due`
+   due      when it may be claimed (ns)
+   runs     failed ones, those with a death included, in the low half; deaths
+            in the upper one */
+typedef struct mp_try_shm {
+    uint64_t item, link, due, runs;
+} mp_try_shm;
 
 /* What the caller says of a new job. */
 typedef struct mp_job_spec {
@@ -104,13 +178,15 @@ typedef struct mp_job_spec {
     uint64_t window;  /* cells; a power of two */
     uint64_t chunk;   /* items per claim, 0 = by their duration */
     bool eager;       /* wake the caller for single results */
+    mp_controls with;
 } mp_job_spec;
 
 /* A job, in shared memory. Written by: the caller (c), workers under the
    lock (w).
    link      next runnable job (c, w: lock); previous, next: all jobs (lock)
-   self, function, shape, source, start, step, window, chunk, eager: fixed;
-   in, out: offsets of the cells, in the job's own block
+   self, function, shape, source, start, step, window, chunk, eager, with,
+   owner (who added it): fixed; in, out, tries: offsets of the cells, and of
+             what is known of failed runs (0: nothing is), in the job's block
    runnable  is it in that list (c, w: lock)
    count     items in all (c)
    fed       items that may be claimed (c)
@@ -121,7 +197,12 @@ typedef struct mp_job_spec {
    span_ns   smoothed duration of an item (w; a hint)
    dropped   the caller wants no more of it (c: lock): MP_JOB_CANCELLED, what
              is not claimed is not run; MP_JOB_RELEASED, it is run, but
-             nobody will look. Freed when nothing of it is claimed */
+             nobody will look. Freed when nothing of it is claimed.
+             MP_JOB_STOPPED (w): an item failed
+   kill_ns   when those who still run of a cancelled job are killed (c)
+   again     index + 1 of the first item that is to be run again, 0: none;
+             waiting: how many are (w)
+   stop      index + 1 of the item whose error ended the job (w) */
 typedef struct mp_job_shm {
     _Atomic uint64_t link, previous, after;
     mp_ref self, function;
@@ -130,17 +211,28 @@ typedef struct mp_job_shm {
     uint64_t window, chunk, in, out;
     uint32_t eager;
     _Atomic uint32_t runnable;
-    uint64_t pad;
-    _Atomic uint64_t count, fed, mark, dropped;
-    uint64_t pad2[14];
-    _Atomic uint64_t next, done, active, span_ns;
-    uint64_t pad3[12];
+    uint64_t tries;
+    _Atomic uint64_t count, fed, mark, dropped, kill_ns;
+    mp_controls with;
+    uint32_t owner, reserved;
+    uint64_t pad[4];
+    _Atomic uint64_t next, done, active, span_ns, again, waiting, stop;
+    uint64_t pad2[9];
 } mp_job_shm;
 
 /* ---- the caller ----------------------------------------------------- */
 
-/* Creates the object, with `workers` (1..) places and one use by the caller.
-   A worker ends after `most` items (0 = never). 0, -ENOMEM. */
+/* A new pool: `workers` (1..) of at most `places`; one ends after `most` items
+   (0 = never), or when it has grown by `most_bytes` (0 = never). */
+typedef struct mp_pool_spec {
+    uint32_t workers, places;
+    uint64_t most, most_bytes;
+} mp_pool_spec;
+
+/* Creates the object, with one use by the caller. 0, -ENOMEM. */
+int mp_pool_make(const mp_pool_spec *spec, uint32_t *id, uint32_t *gen);
+
+/* The same, with as many places as workers. */
 int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
                    uint32_t *gen);
 
@@ -177,8 +269,20 @@ void mp_pool_bury(mp_pool_shm *pool);
 /* Does the crew live? */
 bool mp_pool_has_crew(const mp_pool_shm *pool);
 
+/* As the object table has it. */
+void mp_pool_name(const mp_pool_shm *pool, uint32_t *id, uint32_t *gen);
+
 uint32_t mp_pool_state(const mp_pool_shm *pool);
 uint32_t mp_pool_workers(const mp_pool_shm *pool);
+uint32_t mp_pool_places(const mp_pool_shm *pool);
+
+/* From now on there are to be `workers`, at most as many as places: the crew
+   (mp_pool_stir) fills the new ones, and who has one too many ends when it
+   has done what it has. */
+void mp_pool_resize(mp_pool_shm *pool, uint32_t workers);
+
+/* Tells the crew to look at the pool now. */
+void mp_pool_stir(mp_pool_shm *pool, mp_proc *crew);
 mp_worker_shm *mp_pool_worker(mp_pool_shm *pool, uint32_t index);
 
 /* No more jobs; workers end when all is done. */
@@ -189,6 +293,10 @@ void mp_pool_terminate(mp_pool_shm *pool, mp_proc *crew);
 
 /* Ref of the message that says why the pool is BROKEN, or 0. */
 mp_ref mp_pool_reason(const mp_pool_shm *pool);
+
+/* What the n-th (0..) worker that left has said, the last one first; 0: there
+   is no more. `*index`: its place. */
+mp_ref mp_pool_left(const mp_pool_shm *pool, uint64_t n, uint32_t *index);
 
 /* Adds a job. On success `*job` is valid until mp_job_drop. */
 int mp_pool_add(mp_pool_shm *pool, const mp_job_spec *spec,
@@ -219,6 +327,29 @@ bool mp_job_finished(const mp_job_shm *job);
 /* Lets the job's end wake the caller, whichever job it waits for. */
 void mp_job_announce_end(mp_job_shm *job);
 
+/* Has any of its items been claimed? */
+bool mp_job_begun(const mp_job_shm *job);
+
+/* Cancels a job of which nothing was claimed: true, and it is freed. */
+bool mp_job_withdraw(mp_pool_shm *pool, mp_job_shm *job);
+
+/* Cancels those jobs that were released: nobody will look for them. */
+void mp_pool_forget(mp_pool_shm *pool);
+
+/* How many items wait to be claimed, those among them that are run again; and
+   how many workers have claimed some. */
+void mp_pool_load(mp_pool_shm *pool, uint64_t *waiting, uint32_t *busy);
+
+/* How many items are done, those of unfinished claims among them. */
+uint64_t mp_job_progress(mp_pool_shm *pool, const mp_job_shm *job);
+
+/* For whoever waits for the first of several jobs, the ends of which are
+   announced: look at them between the two. mp_pool_sleep ends when one of
+   them may have ended, or the pool may have stopped: 0, look again;
+   -ETIMEDOUT, -EINTR; -EOWNERDEAD the crew died. (pool_watch.c) */
+uint32_t mp_pool_watch(mp_pool_shm *pool);
+int mp_pool_sleep(mp_pool_shm *pool, uint32_t seen, mp_deadline deadline);
+
 /* The pool stops for good: its crew is gone. */
 void mp_pool_break(mp_pool_shm *pool);
 
@@ -230,10 +361,32 @@ void mp_pool_break(mp_pool_shm *pool);
 int mp_job_wait(mp_pool_shm *pool, mp_job_shm *job, uint64_t mark,
                 uint64_t i, mp_deadline deadline);
 
-/* Gives the job up: `how` says whether what is not claimed yet is run. It
-   is freed, with all that its cells hold, as soon as nobody works on it.
-   `job` is invalid after it. */
+/* Gives the job up: `how` (RELEASED, CANCELLED, ASKED) says whether what is
+   not claimed yet is run. It is freed, with all that its cells hold, as soon
+   as nobody works on it. `job` is invalid after it. */
 void mp_job_drop(mp_pool_shm *pool, mp_job_shm *job, unsigned how);
+
+/* The same, by CANCELLED or ASKED: who then still runs an item of it is killed
+   in `ns`. True: somebody does, and the crew is to be stirred. */
+bool mp_job_cancel(mp_pool_shm *pool, mp_job_shm *job, unsigned how,
+                   uint64_t ns);
+
+/* Is the crew to be stirred for the sake of a new job's timeout? */
+bool mp_job_is_urgent(mp_pool_shm *pool, const mp_job_shm *job);
+
+/* Index + 1 of the item whose error ended the job, or 0 (MP_WITH_STOP). */
+static inline uint64_t mp_job_stopped(const mp_job_shm *job) {
+    return atomic_load_explicit(&job->stop, memory_order_acquire);
+}
+
+/* How often item i was run in vain, and how many workers it was the death of,
+   once its result is there. */
+void mp_job_tries(const mp_job_shm *job, uint64_t i, uint32_t *runs,
+                  uint32_t *deaths);
+
+/* For a worker's own job: `message` (OWNED by me) becomes a function that goes
+   with the job. 0; -ENOMEM, -EMFILE (the message is freed). */
+int mp_pool_own_function(mp_ref message, mp_ref *function);
 
 /* Keeps a function for jobs: takes `message` (OWNED by me) or frees it in
    favour of an equal one that the pool has; `*function` is what a job spec
@@ -242,6 +395,12 @@ void mp_job_drop(mp_pool_shm *pool, mp_job_shm *job, unsigned how);
 int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function);
 
 /* ---- a worker ------------------------------------------------------- */
+
+/* A claim as its worker sees it. */
+typedef struct mp_range {
+    mp_job_shm *job;
+    uint64_t low, high;
+} mp_range;
 
 /* What it was told, or 0. */
 mp_ref mp_pool_told(const mp_pool_shm *pool);
@@ -258,11 +417,28 @@ static inline bool mp_worker_hopeless(uint32_t early, uint32_t places) {
     return early >= 10 && early >= 3 * places;
 }
 
-/* A claim as its worker sees it. */
-typedef struct mp_range {
-    mp_job_shm *job;
-    uint64_t low, high;
-} mp_range;
+/* For a replacement that was started before the worker left: waits until the
+   place is its own; at once for others. -EPIPE: it never will be. */
+int mp_worker_await(mp_pool_shm *pool, uint32_t index);
+
+/* A place for a worker that waits for a job of its own: -EAGAIN, all are in
+   use. It claims there from that job alone, as long as there is anything:
+   true; what it claimed before is done then. At last it goes back to the place
+   `index`, where it is counted. */
+int mp_worker_enter(mp_pool_shm *pool);
+bool mp_worker_help(mp_pool_shm *pool, uint32_t guest, mp_job_shm *job,
+                    mp_range *range);
+void mp_worker_depart(mp_pool_shm *pool, uint32_t index, uint32_t guest);
+
+/* Has the crew look at the pool now; no crew, as of threads: false. */
+bool mp_pool_ring(mp_pool_shm *pool);
+bool mp_pool_has_bell(const mp_pool_shm *pool);
+
+/* Wants to be replaced. It may go on until the replacement is there. */
+void mp_worker_wish(mp_pool_shm *pool, uint32_t index);
+
+/* How much the worker may grow (bytes), 0: as it likes. */
+uint64_t mp_pool_most_bytes(const mp_pool_shm *pool);
 
 /* Counts the last range as done and claims the next; waits for work. 0;
    -EPIPE: the pool is over, or this worker has done its share; -EINTR. */
@@ -272,8 +448,9 @@ int mp_worker_claim(mp_pool_shm *pool, uint32_t index, mp_range *range);
    pool have different ones. */
 mp_ref mp_function_message(const mp_job_shm *job);
 
+/* Or stopped: what is not begun is not run. */
 static inline bool mp_job_cancelled(const mp_job_shm *job) {
-    return atomic_load_explicit(&job->dropped, memory_order_relaxed) ==
+    return atomic_load_explicit(&job->dropped, memory_order_relaxed) &
            MP_JOB_CANCELLED;
 }
 
@@ -281,6 +458,27 @@ static inline bool mp_job_cancelled(const mp_job_shm *job) {
 static inline void mp_worker_at(mp_worker_shm *worker, uint64_t i) {
     atomic_store_explicit(&worker->claim.at, i, memory_order_release);
 }
+
+/* The same where the crew may be about to kill it for the item before: false,
+   it is, and this worker does nothing any more. `now`: see `since`; 0 at the
+   end of the range. */
+static inline bool mp_worker_step(mp_worker_shm *worker, uint64_t i,
+                                  uint64_t now) {
+    uint64_t at = atomic_load_explicit(&worker->claim.at,
+                                       memory_order_relaxed);
+    if (at & MP_AT_DOOMED) return false;
+    atomic_store_explicit(&worker->since, now, memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(
+        &worker->claim.at, &at, i, memory_order_acq_rel,
+        memory_order_relaxed);
+}
+
+/* Item i, which runs, has failed: is it to be run again? Then it is no more of
+   this worker's claim, which goes on behind it. */
+bool mp_worker_again(mp_pool_shm *pool, uint32_t index, uint64_t i);
+
+/* Item i has failed, and its result says so: ends a job that wants that. */
+void mp_worker_failed(mp_pool_shm *pool, mp_job_shm *job, uint64_t i);
 
 /* Stores item i's result. A block (tags BLOCK, ERROR) is OWNED by the caller
    and belongs to the job afterwards. */
@@ -290,6 +488,9 @@ void mp_worker_result(const mp_job_shm *job, uint64_t i, unsigned tag,
 /* The worker's initializer failed: the pool is broken, `reason` (an OWNED
    message block) says why. */
 void mp_worker_broke(mp_pool_shm *pool, mp_ref reason);
+
+/* The worker leaves in order: `message` (OWNED by me) is its last word. */
+void mp_worker_left(mp_pool_shm *pool, uint32_t index, mp_ref message);
 
 /* The worker has started. */
 void mp_worker_ready(mp_pool_shm *pool, uint32_t index);
@@ -302,6 +503,13 @@ _Noreturn void mp_crew_run(mp_pool_shm *pool, mp_worker_main run, void *ctx);
 /* Worker `index` ended with `exitcode`: its item is marked lost, the rest of
    its range is free for others. Idempotent. */
 void mp_crew_bury(mp_pool_shm *pool, uint32_t index, int exitcode);
+
+/* What is to be done with worker `index` at `now` (ns): it is asked to stop
+   what it runs, or killed: it is doomed then. *next: when to look again, if
+   that is before it. */
+enum { MP_CREW_LEAVE, MP_CREW_ASK, MP_CREW_KILL };
+int mp_crew_look(mp_pool_shm *pool, uint32_t index, uint64_t now,
+                 uint64_t *next);
 
 /* For the crew: reports that the workers run, or why not (-errno). */
 void mp_crew_report(mp_pool_shm *pool, int error);

@@ -1,17 +1,19 @@
 /* A pool's lists, and that its jobs, claims and cells tell the same story:
-   each item that was claimed is done, or in one claim, or has its result. */
+   each item that was claimed is done, or in one claim, or waits to be run
+   again, or has its result. */
 #include "mem/check.h"
 #include "mem/object.h"
 #include "work/pool_shm.h"
 
-/* workers            as many as the block has room for
+/* workers            places: as many as the block has room for
    jobs .. done_with  counted in the list of all jobs
    claims, matched    claims in use; those of jobs in that list */
 typedef struct tally {
     mp_check *c;
     const mp_pool_shm *pool;
     uint32_t workers;
-    uint64_t jobs, runnable, done_with, claims, matched, uses;
+    uint64_t jobs, own, done_with, claims, matched, uses, timed;
+    uint64_t runnable[MP_LEVELS];
 } tally;
 
 static uint64_t get(const tally *t, const _Atomic uint64_t *word) {
@@ -41,11 +43,11 @@ static void check_functions(tally *t) {
 }
 
 static void check_uses(const tally *t) {
-    if (mp_check_quiet(t->c) && t->uses != t->jobs &&
+    if (mp_check_quiet(t->c) && t->uses != t->own &&
         mp_check_tag(t->c, t->pool->caller) == MP_TAG_ALIVE)
         mp_check_report(t->c, "its functions have %ju uses, expected %ju: "
                               "one per job", (uintmax_t)t->uses,
-                        (uintmax_t)t->jobs);
+                        (uintmax_t)t->own);
 }
 
 /* ---- claims --------------------------------------------------------- */
@@ -58,7 +60,7 @@ typedef struct claim {
 static claim claim_of(const tally *t, uint32_t worker) {
     const mp_claim_shm *s = &t->pool->worker[worker].claim;
     return (claim){get(t, &s->job), get(t, &s->low), get(t, &s->high),
-                   get(t, &s->at), get(t, &s->orphan)};
+                   get(t, &s->at) & ~MP_AT_DOOMED, get(t, &s->orphan)};
 }
 
 static void check_claim(const tally *t, uint32_t worker, const claim *k) {
@@ -66,7 +68,8 @@ static void check_claim(const tally *t, uint32_t worker, const claim *k) {
         mp_check_report(t->c, "worker %u: orphan is %ju, expected %s", worker,
                         (uintmax_t)k->orphan, k->job ? "0 or 1" : "0");
     if (!k->job) return;
-    if (k->low >= k->high || k->at < k->low || k->at > k->high)
+    if (k->low > k->high || (k->orphan && k->low == k->high) ||
+        k->at < k->low || k->at > k->high)
         mp_check_report(t->c, "worker %u: claims %ju to %ju, is at %ju: "
                               "expected it to be within", worker,
                         (uintmax_t)k->low, (uintmax_t)k->high,
@@ -93,6 +96,14 @@ static void check_worker(const tally *t, uint32_t worker, const claim *k,
     if ((tag && is == MP_TAG_FALSE) || ready > 1)
         mp_check_report(t->c, "worker %u: tag 0x%x, ready %u: expected a "
                               "participant, and 0 or 1", worker, tag, ready);
+    uint32_t heir = mp_check_u32(t->c, &w->heir);
+    uint32_t wish = mp_check_u32(t->c, &w->wish);
+    uint32_t doomed = mp_check_u32(t->c, &w->doomed);
+    if ((heir && mp_check_tag(t->c, heir) == MP_TAG_FALSE) || wish > 1 ||
+        doomed > 1)
+        mp_check_report(t->c, "worker %u: heir 0x%x, wish %u, doomed %u: "
+                              "expected a participant, and 0 or 1", worker,
+                        heir, wish, doomed);
     if (kept && k->job && !k->orphan && is != MP_TAG_ALIVE)
         mp_check_report(t->c, "worker %u: dead, but it claims %ju to %ju",
                         worker, (uintmax_t)k->low, (uintmax_t)k->high);
@@ -122,18 +133,27 @@ static void check_workers(tally *t) {
 /* Numbers of a job as they were at one moment; `window` of the cells that
    its block does have, with or without those for inputs. */
 typedef struct counts {
-    uint64_t done, next, fed, count, active, dropped, window;
-    uint32_t runnable;
-    bool inputs;
+    uint64_t done, next, fed, count, active, dropped, window, waiting;
+    uint32_t runnable, level;
+    bool inputs, tries;
 } counts;
 
+static const mp_try_shm *tries_of(const mp_job_shm *job, const counts *n) {
+    const mp_cell_shm *out = (const void *)(job + 1);
+    return (const void *)(out + (n->inputs ? 2 : 1) * n->window);
+}
+
 /* Is item i yet to be run by somebody? */
-static bool is_pending(const tally *t, mp_ref job, uint64_t i) {
+static bool is_pending(const tally *t, mp_ref ref, const mp_job_shm *job,
+                       const counts *n, uint64_t i) {
     for (uint32_t k = 0; k < t->workers; k++) {
         claim its = claim_of(t, k);
-        if (its.job == job && i >= its.at && i < its.high) return true;
+        if (its.job == ref && i >= its.at && i < its.high) return true;
     }
-    return false;
+    /* Waiting ones are counted elsewhere. */
+    return n->waiting &&
+           mp_check_u64(t->c, &tries_of(job, n)[i & (n->window - 1)].item) ==
+               i + 1;
 }
 
 static bool is_block(uint64_t mark) {
@@ -141,8 +161,9 @@ static bool is_block(uint64_t mark) {
     return tag == MP_CELL_BLOCK || tag == MP_CELL_ERROR;
 }
 
-static void check_result(const tally *t, mp_ref job, const counts *n,
-                         const mp_cell_shm *cells, uint64_t i) {
+static void check_result(const tally *t, mp_ref job, const mp_job_shm *shm,
+                         const counts *n, uint64_t i) {
+    const mp_cell_shm *cells = (const void *)(shm + 1);
     const mp_cell_shm *cell = &cells[i & (n->window - 1)];
     uint64_t mark = get(t, &cell->mark), of = mark >> 8;
     if (mark && (of > n->next || of == 0 || (i + 1 - of) % n->window != 0))
@@ -150,7 +171,7 @@ static void check_result(const tally *t, mp_ref job, const counts *n,
                               "0x%jx, expected %ju in the upper bits",
                         (uintmax_t)job, (uintmax_t)i, (uintmax_t)mark,
                         (uintmax_t)i + 1);
-    else if (of != i + 1 && !n->dropped && !is_pending(t, job, i))
+    else if (of != i + 1 && !n->dropped && !is_pending(t, job, shm, n, i))
         mp_check_report(t->c, "job 0x%jx: item %ju is done, but has no "
                               "result: it is marked 0x%jx", (uintmax_t)job,
                         (uintmax_t)i, (uintmax_t)mark);
@@ -187,7 +208,7 @@ static void check_cells(const tally *t, mp_ref ref, const mp_job_shm *job,
     const mp_cell_shm *out = (const void *)(job + 1);
     const mp_cell_shm *in = out + n->window;
     uint64_t i = n->next > n->window ? n->next - n->window : 0;
-    for (; i < n->next; i++) check_result(t, ref, n, out, i);
+    for (; i < n->next; i++) check_result(t, ref, job, n, i);
     if (!n->inputs) return;
     check_inputs(t, in, n->window);
     uint64_t end = n->fed - i < n->window ? n->fed : i + n->window;
@@ -205,12 +226,18 @@ static bool check_shape(const tally *t, mp_ref ref, const mp_job_shm *job,
     uint64_t out = mp_check_u64(t->c, &job->out);
     uint64_t in = mp_check_u64(t->c, &job->in);
     bool inputs = mp_check_u32(t->c, &job->source) == MP_JOB_CELLS;
-    uint64_t bytes = sizeof(mp_cell_shm) * (inputs ? 2 : 1);
+    bool tried = mp_check_u32(t->c, &job->with.retries) ||
+                 mp_check_u32(t->c, &job->with.crashes);
+    uint64_t tries = mp_check_u64(t->c, &job->tries);
+    uint64_t cells = sizeof(mp_cell_shm) * (inputs ? 2 : 1);
+    uint64_t bytes = cells + (tried ? sizeof(mp_try_shm) : 0);
     n->window = window;
     n->inputs = inputs;
+    n->tries = tried;
     if (size >= sizeof *job && window && !(window & (window - 1)) &&
         window <= (size - sizeof *job) / bytes && out == from &&
-        in == (inputs ? out + window * sizeof(mp_cell_shm) : 0))
+        in == (inputs ? out + window * sizeof(mp_cell_shm) : 0) &&
+        tries == (tried ? out + window * cells : 0))
         return true;
     mp_check_report(t->c, "job 0x%jx: %ju cells, out at 0x%jx, in at 0x%jx: "
                           "expected them within its %ju bytes",
@@ -228,6 +255,8 @@ static counts counts_of(const tally *t, const mp_job_shm *job) {
     n.active = get(t, &job->active);
     n.dropped = get(t, &job->dropped);
     n.runnable = mp_check_u32(t->c, &job->runnable);
+    n.waiting = get(t, &job->waiting);
+    n.level = mp_check_u32(t->c, &job->with.level);
     return n;
 }
 
@@ -250,10 +279,10 @@ static void check_counts(tally *t, mp_ref ref, const counts *n) {
                               "follows", (uintmax_t)ref, (uintmax_t)n->done,
                         (uintmax_t)n->next, (uintmax_t)n->fed,
                         (uintmax_t)n->count);
-    else if (n->next - n->done != items)
+    else if (n->next - n->done != items + n->waiting)
         mp_check_report(t->c, "job 0x%jx: %ju items in claims, expected %ju",
                         (uintmax_t)ref, (uintmax_t)items,
-                        (uintmax_t)(n->next - n->done));
+                        (uintmax_t)(n->next - n->done - n->waiting));
     if (n->active != claims)
         mp_check_report(t->c, "job 0x%jx: active is %ju, expected %ju claims",
                         (uintmax_t)ref, (uintmax_t)n->active,
@@ -261,17 +290,63 @@ static void check_counts(tally *t, mp_ref ref, const counts *n) {
 }
 
 static void check_flags(const tally *t, mp_ref ref, const counts *n) {
-    if (n->runnable > 1 || n->dropped > MP_JOB_RELEASED)
+    if (n->runnable > 1 || n->dropped == 4 || n->dropped > MP_JOB_ASKED)
         mp_check_report(t->c, "job 0x%jx: runnable is %u, dropped %ju: "
-                              "expected at most 1 and 2", (uintmax_t)ref,
-                        n->runnable, (uintmax_t)n->dropped);
-    if (n->runnable && n->dropped == MP_JOB_CANCELLED)
+                              "expected at most 1, and one of 0 1 2 3 5",
+                        (uintmax_t)ref, n->runnable, (uintmax_t)n->dropped);
+    if (n->runnable && n->dropped & MP_JOB_CANCELLED)
         mp_check_report(t->c, "job 0x%jx: runnable, but cancelled",
                         (uintmax_t)ref);
-    if (!n->runnable && !n->dropped && n->next != n->count)
+    if (!n->runnable && !n->dropped && (n->next != n->count || n->waiting))
         mp_check_report(t->c, "job 0x%jx: not runnable, but %ju of %ju items "
                               "are claimed", (uintmax_t)ref,
                         (uintmax_t)n->next, (uintmax_t)n->count);
+}
+
+/* Those that are to be run again: as many as are counted, by time. */
+static void check_waiting(const tally *t, mp_ref ref, const mp_job_shm *job,
+                          const counts *n) {
+    uint64_t found = 0, before = 0;
+    uint64_t item = n->tries ? get(t, &job->again) : 0;
+    for (; item && found < n->window; found++) {
+        const mp_try_shm *its =
+            &tries_of(job, n)[(item - 1) & (n->window - 1)];
+        uint64_t due = mp_check_u64(t->c, &its->due);
+        uint64_t of = mp_check_u64(t->c, &its->item);
+        if (of != item || item > n->next || due < before)
+            mp_check_report(t->c, "job 0x%jx: item %ju is to be run again at "
+                                  "%ju, in the place of item %ju, after one "
+                                  "at %ju", (uintmax_t)ref,
+                            (uintmax_t)item - 1, (uintmax_t)due,
+                            (uintmax_t)of - 1, (uintmax_t)before);
+        before = due;
+        item = mp_check_u64(t->c, &its->link);
+    }
+    if (found != n->waiting || item)
+        mp_check_report(t->c, "job 0x%jx: %ju items wait, expected %ju",
+                        (uintmax_t)ref, (uintmax_t)found,
+                        (uintmax_t)n->waiting);
+}
+
+/* Nobody works on it any more, and its caller does not want it. */
+static bool is_done_with(const counts *n) {
+    if (n->active || !n->dropped || n->dropped == MP_JOB_STOPPED) return false;
+    return n->dropped & MP_JOB_CANCELLED || n->done == n->count;
+}
+
+/* One of the pool's; or, of a worker's job, its own. */
+static void check_function(tally *t, const mp_job_shm *job) {
+    mp_ref ref = mp_check_u64(t->c, &job->function);
+    if (mp_check_u32(t->c, &job->owner) == t->pool->caller) {
+        t->own++;
+        mp_check_again(t->c, ref, sizeof(mp_function_shm), "job's function");
+        return;
+    }
+    const mp_function_shm *f =
+        mp_check_block(t->c, ref, sizeof *f, "job's own function");
+    if (f)
+        mp_check_block(t->c, mp_check_u64(t->c, &f->message),
+                       sizeof(mp_message_shm), "own function's message");
 }
 
 static void check_job(tally *t, mp_ref ref, const mp_job_shm *job,
@@ -283,14 +358,20 @@ static void check_job(tally *t, mp_ref ref, const mp_job_shm *job,
                               "expected 0x%jx before it", (uintmax_t)ref,
                         (uintmax_t)self, (uintmax_t)previous,
                         (uintmax_t)before);
-    mp_check_again(t->c, mp_check_u64(t->c, &job->function),
-                   sizeof(mp_function_shm), "job's function");
+    check_function(t, job);
     counts n = counts_of(t, job);
     if (!check_shape(t, ref, job, &n)) return;
-    t->runnable += n.runnable;
-    t->done_with += n.dropped && n.active == 0 &&
-                    (n.dropped == MP_JOB_CANCELLED || n.done == n.count);
+    if (n.level >= MP_LEVELS) {
+        mp_check_report(t->c, "job 0x%jx: its level is %u, expected at most "
+                              "%d", (uintmax_t)ref, n.level, MP_LEVELS - 1);
+        return;
+    }
+    t->runnable[n.level] += n.runnable;
+    t->timed += mp_check_u64(t->c, &job->with.timeout_ns) &&
+                mp_check_u64(t->c, &job->with.grace_ns) != UINT64_MAX;
+    t->done_with += is_done_with(&n);
     check_flags(t, ref, &n);
+    check_waiting(t, ref, job, &n);
     check_counts(t, ref, &n);
     check_cells(t, ref, job, &n);
 }
@@ -316,7 +397,7 @@ static void check_jobs(tally *t) {
 /* Walks one; the last job goes to *last. Returns how many it has; not more
    than there are jobs, or it is a circle. */
 static uint64_t check_list(const tally *t, mp_ref ref, const char *name,
-                           bool runnable, mp_ref *last) {
+                           bool runnable, uint32_t level, mp_ref *last) {
     uint64_t n = 0;
     for (*last = 0; ref; n++) {
         const mp_job_shm *job =
@@ -327,6 +408,9 @@ static uint64_t check_list(const tally *t, mp_ref ref, const char *name,
             return n;
         }
         counts of = counts_of(t, job);
+        if (runnable && of.level != level)
+            mp_check_report(t->c, "its %s 0x%jx has level %u, expected %u",
+                            name, (uintmax_t)ref, of.level, level);
         if (of.runnable != runnable ||
             (!runnable && (!of.dropped || of.active)))
             mp_check_report(t->c, "its %s 0x%jx has runnable %u, dropped "
@@ -342,15 +426,18 @@ static uint64_t check_list(const tally *t, mp_ref ref, const char *name,
 
 static void check_lists(const tally *t) {
     mp_ref last, ignored;
-    uint64_t n = check_list(t, get(t, &t->pool->first), "runnable job", true,
-                            &last);
-    uint64_t dead =
-        check_list(t, get(t, &t->pool->grave), "buried job", false, &ignored);
-    if (n != t->runnable || last != get(t, &t->pool->last))
-        mp_check_report(t->c, "%ju jobs are listed as runnable up to 0x%jx, "
-                              "expected %ju up to 0x%jx", (uintmax_t)n,
-                        (uintmax_t)last, (uintmax_t)t->runnable,
-                        (uintmax_t)get(t, &t->pool->last));
+    for (uint32_t i = 0; i < MP_LEVELS; i++) {
+        uint64_t n = check_list(t, get(t, &t->pool->first[i]), "runnable job",
+                                true, i, &last);
+        if (n != t->runnable[i] || last != get(t, &t->pool->last[i]))
+            mp_check_report(t->c, "%ju jobs are listed as runnable up to "
+                                  "0x%jx, expected %ju up to 0x%jx",
+                            (uintmax_t)n, (uintmax_t)last,
+                            (uintmax_t)t->runnable[i],
+                            (uintmax_t)get(t, &t->pool->last[i]));
+    }
+    uint64_t dead = check_list(t, get(t, &t->pool->grave), "buried job",
+                               false, 0, &ignored);
     if (dead != t->done_with && mp_check_quiet(t->c) &&
         mp_check_u32(t->c, &t->pool->state) < MP_POOL_TERMINATE)
         mp_check_report(t->c, "%ju jobs are in the grave, expected %ju: "
@@ -359,6 +446,22 @@ static void check_lists(const tally *t) {
 }
 
 /* ---- the pool ------------------------------------------------------- */
+
+/* What workers that left have said. */
+static void check_left(const tally *t) {
+    for (mp_ref ref = get(t, &t->pool->left); ref;) {
+        const mp_left_shm *left =
+            mp_check_block(t->c, ref, sizeof *left, "leaver's note");
+        if (!left) return;
+        mp_check_block(t->c, mp_check_u64(t->c, &left->message), 1,
+                       "leaver's message");
+        uint64_t index = mp_check_u64(t->c, &left->index);
+        if (index >= t->workers)
+            mp_check_report(t->c, "who left had place %ju, expected at most "
+                                  "%u", (uintmax_t)index, t->workers);
+        ref = mp_check_u64(t->c, &left->link);
+    }
+}
 
 static void check_words(const tally *t) {
     uint32_t state = mp_check_u32(t->c, &t->pool->state);
@@ -369,6 +472,14 @@ static void check_words(const tally *t) {
     if (state > MP_POOL_BROKEN || started > 1)
         mp_check_report(t->c, "state is %u, started %d, expected at most %d "
                               "and 1", state, started, MP_POOL_BROKEN);
+    uint32_t workers = mp_check_u32(t->c, &t->pool->workers);
+    if (workers > t->workers / 2)
+        mp_check_report(t->c, "workers is %u, expected at most %u", workers,
+                        t->workers / 2);
+    if (t->timed != get(t, &t->pool->timed))
+        mp_check_report(t->c, "%ju jobs have a timeout, expected %ju",
+                        (uintmax_t)t->timed,
+                        (uintmax_t)get(t, &t->pool->timed));
     for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++)
         if (tags[i] && mp_check_tag(t->c, tags[i]) == MP_TAG_FALSE)
             mp_check_report(t->c, "its %s has tag 0x%x, which nobody ever had",
@@ -379,7 +490,7 @@ static void check_words(const tally *t) {
 void mp_pool_check(mp_check *c, const void *object) {
     tally t = {.c = c, .pool = object};
     if (!mp_check_size(c, sizeof *t.pool)) return;
-    t.workers = mp_check_u32(c, &t.pool->workers);
+    t.workers = 2 * mp_check_u32(c, &t.pool->places);
     if (!mp_check_size(c, sizeof *t.pool + (uint64_t)t.workers *
                                                sizeof(mp_worker_shm)))
         return;
@@ -388,10 +499,11 @@ void mp_pool_check(mp_check *c, const void *object) {
     if (reason) mp_check_block(c, reason, 1, "reason");
     mp_ref setup = mp_check_u64(c, &t.pool->setup);
     if (setup) mp_check_block(c, setup, 1, "setup");
-    check_words(&t);
     check_functions(&t);
+    check_left(&t);
     check_workers(&t);
     check_jobs(&t);
     check_lists(&t);
     check_uses(&t);
+    check_words(&t);
 }

@@ -19,8 +19,16 @@ typedef struct mp_team mp_team;
 int mp_team_start(mp_pool_shm *pool, const struct mp_start *start,
                   const void *owner, mp_team **team);
 
+/* The pool was resized: starts the workers that are too few. 0; -errno, and
+   those that were there still are. */
+int mp_team_fill(mp_pool_shm *pool, const struct mp_start *start,
+                 const void *owner, mp_team *team);
+
 /* Until all have ended: 0, -ETIMEDOUT, -EINTR. */
 int mp_team_wait(mp_team *team, mp_deadline deadline);
+
+/* Whoever runs an item of `job`, which was cancelled, is asked to stop it. */
+void mp_team_ask(mp_pool_shm *pool, mp_ref job);
 
 /* All stop, between two items or in their next wait. */
 void mp_team_terminate(mp_pool_shm *pool, mp_team *team);

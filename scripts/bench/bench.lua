@@ -175,6 +175,38 @@ group("pool", function()
     compute(pool)
 end)
 
+group("executor", function()
+    local ex <close> = mp.futures.ProcessPoolExecutor(2)
+    sum_values(ex:map(square, mp.range(100)))
+    emit_rate("executor_map_c1", 10000, timed(function()
+        sum_values(ex:map(square, mp.range(10000), {chunksize = 1}))
+    end), "tasks/s")
+    emit_rate("executor_submit", 10000, timed(function()
+        local futures = {}
+        for i = 1, 10000 do
+            futures[i] = ex:submit(square, i)
+        end
+        for i = 1, 10000 do
+            futures[i]:result()
+        end
+    end), "tasks/s")
+end)
+
+--- How much longer a map takes with its controls on.
+group("pool_controls", function()
+    local pool <close> = mp.Pool(2)
+    local xs, plain, controlled = mp.range(200000), 0, 0
+    local options = {
+        timeout = 10, retries = 1, progress = function() end,
+    }
+    pool:map(square, xs)
+    for _ = 1, 5 do
+        plain = plain + timed(pool.map, pool, square, xs)
+        controlled = controlled + timed(pool.map, pool, square, xs, options)
+    end
+    emit("pool_map_controls", controlled / plain, "x plain")
+end)
+
 -- Queues ----------------------------------------------------------------
 
 local function produce(go, done, queue, message, n)
@@ -285,6 +317,44 @@ group("arrays", function()
     array_figures("array_raw", mp.Array("d", n, {lock = false}), n)
 end)
 
+-- Managers --------------------------------------------------------------
+
+local function set_all(dict, n, rounds)
+    for _ = 1, rounds do
+        for i = 0, n - 1 do
+            dict[i] = i
+        end
+    end
+end
+
+local function get_all(dict, n, rounds)
+    local x
+    for _ = 1, rounds do
+        for i = 0, n - 1 do
+            x = dict[i]
+        end
+    end
+    return x
+end
+
+local function append_all(list, n)
+    for i = 0, n - 1 do
+        list:append(i)
+    end
+end
+
+group("manager", function()
+    local n, rounds = 3000, 20
+    local m <close> = mp.Manager()
+    local dict, list = m:dict(), m:list()
+    emit_rate("manager_dict_set", n * rounds,
+        timed(set_all, dict, n, rounds), "ops/s")
+    emit_rate("manager_dict_get", n * rounds,
+        timed(get_all, dict, n, rounds), "ops/s")
+    emit_rate("manager_list_append", n * rounds,
+        timed(append_all, list, n * rounds), "ops/s")
+end)
+
 -- Round trips -----------------------------------------------------------
 
 local function answer_events(mine, other, n)
@@ -320,6 +390,49 @@ local function meet(barrier, n)
         barrier:wait()
     end
 end
+
+local function echo(connection, n)
+    for _ = 1, n do
+        connection:send(connection:recv())
+    end
+end
+
+local function call_echo(connection, n)
+    for _ = 1, n do
+        connection:send(1)
+        connection:recv()
+    end
+end
+
+local function sink(connection, n)
+    for _ = 1, n do
+        connection:recv_bytes()
+        connection:send(1)
+    end
+end
+
+local function fill_sink(connection, data, n)
+    for _ = 1, n do
+        connection:send_bytes(data)
+        connection:recv()
+    end
+end
+
+group("pipes", function()
+    local n, mine, other = 5000, mp.Pipe()
+    local p = spawn(echo, other, n + 1)
+    call_echo(mine, 1)
+    emit_each("pipe_pingpong", n, timed(call_echo, mine, n), "us")
+    p:join()
+
+    local data, times = ("x"):rep(64 << 20), 4
+    mine, other = mp.Pipe()
+    p = spawn(sink, other, times + 1)
+    fill_sink(mine, data, 1)
+    emit_rate("pipe_64m", 64 * times, timed(fill_sink, mine, data, times),
+        "MB/s")
+    p:join()
+end)
 
 group("sync", function()
     local n = 1000

@@ -5,25 +5,33 @@
      spawn_and_state      us  twice posix_spawn and wait of a program that does
                               nothing, and a Lua state with its libraries
      thread_and_states    us  pthread_create and join, and two such states
+     pingpong_1core       us  a word from a process to another and back, by
+                              futex, both on one processor
      compute_speedup_2p   x   the Lua job of bench.lua in two forked
                               processes against one; forks included
 
    Prints one JSON line each, like bench.lua. Built and run by run.sh. */
 #include <errno.h>
+#include <linux/futex.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
 #include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-    FORKS = 1000, SPAWNS = 200, THREADS = 1000,
+    FORKS = 1000, SPAWNS = 200, THREADS = 1000, TRIPS = 10000,
     JOBS = 16, ROUNDS = 5, WORK = 1000000
 };
 
@@ -123,6 +131,48 @@ static void starts(void) {
     emit("thread_and_states", (thread_seconds() + 2 * state) * 1e6, "us");
 }
 
+/* Tells the other one by a word, and waits for its answer by another. */
+static void tell(_Atomic uint32_t *word) {
+    atomic_fetch_add(word, 1);
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+static void hear(_Atomic uint32_t *word, uint32_t seen) {
+    while (atomic_load(word) == seen)
+        syscall(SYS_futex, word, FUTEX_WAIT, seen, NULL, NULL, 0);
+}
+
+static void pingpong(void) {
+    _Atomic uint32_t *words = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cpu_set_t before, one;
+
+    check(words != MAP_FAILED, "mmap");
+    check(sched_getaffinity(0, sizeof before, &before) == 0, "affinity");
+    CPU_ZERO(&one);
+    for (int i = 0; CPU_COUNT(&one) == 0; i++)
+        if (CPU_ISSET(i, &before))
+            CPU_SET(i, &one);
+    check(sched_setaffinity(0, sizeof one, &one) == 0, "affinity");
+    pid_t child = fork();
+    check(child >= 0, "fork");
+    for (uint32_t i = 0; child == 0 && i < TRIPS; i++) {
+        hear(&words[0], i);
+        tell(&words[16]);
+    }
+    if (child == 0)
+        _exit(0);
+    double start = seconds();
+    for (uint32_t i = 0; i < TRIPS; i++) {
+        tell(&words[0]);
+        hear(&words[16], i);
+    }
+    emit("pingpong_1core", (seconds() - start) / TRIPS * 1e6, "us");
+    reap(child);
+    check(sched_setaffinity(0, sizeof before, &before) == 0, "affinity");
+    munmap(words, 4096);
+}
+
 /* Runs the job on the stack top `n` times; 0 when all went well. */
 static int run_jobs(lua_State *L, int n) {
     for (int i = 0; i < n; i++) {
@@ -174,6 +224,7 @@ static void compute_speedup(void) {
 int main(void) {
     fork_wait();
     starts();
+    pingpong();
     compute_speedup();
     return 0;
 }

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 fork = multiprocessing.get_context("fork")
 GROUPS = {}
@@ -148,6 +149,18 @@ def pool():
         emit("compute_speedup_2p", alone / together, "x")
 
 
+@group
+def executor():
+    with ProcessPoolExecutor(2, fork) as workers:
+        sum(workers.map(square, range(100)))
+        seconds = timed(lambda: sum(workers.map(square, range(10_000))))
+        emit_rate("executor_map_c1", 10_000, seconds, "tasks/s")
+        seconds = timed(lambda: [future.result() for future in
+                                 [workers.submit(square, i)
+                                  for i in range(10_000)]])
+        emit_rate("executor_submit", 10_000, seconds, "tasks/s")
+
+
 # Queues
 
 def produce(go, done, queue, message, n):
@@ -229,6 +242,38 @@ def arrays():
         emit_each(name + "_read", count, timed(read_all, array, count), "ns")
 
 
+# Managers
+
+def set_all(dictionary, n):
+    for i in range(n):
+        dictionary[i] = i
+
+
+def get_all(dictionary, n):
+    x = None
+    for i in range(n):
+        x = dictionary[i]
+    return x
+
+
+def append_all(items, n):
+    for i in range(n):
+        items.append(i)
+
+
+@group
+def manager():
+    n = 3000
+    with fork.Manager() as m:
+        dictionary, items = m.dict(), m.list()
+        emit_rate("manager_dict_set", n, timed(set_all, dictionary, n),
+                  "ops/s")
+        emit_rate("manager_dict_get", n, timed(get_all, dictionary, n),
+                  "ops/s")
+        emit_rate("manager_list_append", n, timed(append_all, items, n),
+                  "ops/s")
+
+
 # Round trips
 
 def answer_events(mine, other, n):
@@ -257,6 +302,47 @@ def take_turns(condition, turn, me, n):
 def meet(barrier, n):
     for _ in range(n):
         barrier.wait()
+
+
+def echo(connection, n):
+    for _ in range(n):
+        connection.send(connection.recv())
+
+
+def call_echo(connection, n):
+    for _ in range(n):
+        connection.send(1)
+        connection.recv()
+
+
+def sink(connection, n):
+    for _ in range(n):
+        connection.recv_bytes()
+        connection.send(1)
+
+
+def fill_sink(connection, data, n):
+    for _ in range(n):
+        connection.send_bytes(data)
+        connection.recv()
+
+
+@group
+def pipes():
+    n = 5000
+    mine, theirs = fork.Pipe()
+    other = spawn(echo, theirs, n + 1)
+    call_echo(mine, 1)
+    emit_each("pipe_pingpong", n, timed(call_echo, mine, n), "us")
+    other.join()
+
+    data, times = b"x" * (64 << 20), 4
+    mine, theirs = fork.Pipe()
+    other = spawn(sink, theirs, times + 1)
+    fill_sink(mine, data, 1)
+    emit_rate("pipe_64m", 64 * times, timed(fill_sink, mine, data, times),
+              "MB/s")
+    other.join()
 
 
 @group

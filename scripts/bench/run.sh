@@ -31,9 +31,10 @@ failed=0
 
 # Rows run once more on one CPU. Across two, a round trip is mostly the price
 # of waking the other one; on one, it is that of the code.
-one_core_groups="pool queues sync"
+one_core_groups="pool queues pipes sync manager"
 one_core_rows='pool_apply|pool_map_10k_c1|pool_imap_unordered_c1'
-one_core_rows="$one_core_rows|queue_int"
+one_core_rows="$one_core_rows|queue_int|pipe_pingpong"
+one_core_rows="$one_core_rows|manager_dict_set|manager_dict_get"
 one_core_rows="$one_core_rows|event_pingpong|condition_pingpong|barrier_2p"
 
 note() {

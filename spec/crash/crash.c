@@ -24,6 +24,7 @@
 #include "os/futex.h"
 
 enum { SURVEYS = 2, WORST_MS = 1000, MEDIAN_MS = 5, SLOWER = 5 };
+enum { MOST_POINTS = 500 }; /* of a region that does not say */
 
 /* What the killer and its peers share.
    go     number of the life whose work is to be done, from 1 (killer)
@@ -383,10 +384,10 @@ static void set_up(const crash_region *region) {
     start_peers();
 }
 
-/* Of region->most points out of `n`, is `i` one? */
+/* Of so many points out of `n` as are tried, is `i` one? */
 static bool is_tried(const crash_region *region, uint64_t i, uint64_t n) {
-    uint64_t most = region->most;
-    return most == 0 || n <= most || getenv("CRASH_ALL") != NULL ||
+    uint64_t most = region->most ? region->most : MOST_POINTS;
+    return n <= most || getenv("CRASH_ALL") != NULL ||
            i * most / n != (i + 1) * most / n;
 }
 

@@ -74,6 +74,25 @@ static const crash_region pool_destroy = {
     .peer = peer_calls};
 CRASH_REGION(pool_destroy)
 
+/* What nobody wants is taken out before anything of it is claimed: a job that
+   he has, and one that he has let go. */
+static void withdraw_and_forget(void) {
+    mp_job_shm *other = add(MP_JOB_CELLS, 2, CHUNK);
+    feed(other, 2);
+    CHECK(mp_job_withdraw(pool, other));
+    mp_job_drop(pool, job, MP_JOB_RELEASED);
+    mp_pool_forget(pool);
+    begin_job();
+}
+
+static const crash_region pool_withdraw = {
+    .name = "pool: the caller takes jobs back",
+    .begin = begin_with_job,
+    .run = withdraw_and_forget,
+    .peers = PEERS,
+    .peer = peer_calls};
+CRASH_REGION(pool_withdraw)
+
 /* The pool keeps 32 functions that no job has; with the next, one goes. */
 static void begin_with_functions(void) {
     begin_as_caller();

@@ -68,7 +68,7 @@ static bool take(uint64_t i) {
 static void close_pool(void) {
     mp_job_drop(pool, job, MP_JOB_RELEASED);
     CHECK_EQ(atomic_load(&pool->all), 0);
-    CHECK_EQ(atomic_load(&pool->first), 0);
+    CHECK(!mp_pool_any(pool));
     CHECK_EQ(atomic_load(&pool->orphans), 0);
     mp_object_detach(pool_id);
 }

@@ -120,45 +120,32 @@ static void end(void) {
     mp_proc_close(&child);
 }
 
-/* ---- spawn ------------------------------------------------------------- */
-
 static void go_on(int n) { (void)n; }
+
+#define REGION(region, what, prepares, runs, times)                      \
+    static const crash_region region = {                                 \
+        .name = what, .set_up = prepares, .begin = ignore_children,      \
+        .run = runs, .wake = go_on, .most = times, .peers = PEERS,       \
+        .peer = peer, .check = check, .tear_down = tear_down};           \
+    CRASH_REGION(region)
+
+/* ---- spawn ------------------------------------------------------------- */
 
 static void spawn_one(void) {
     begin("spawn");
     end();
 }
 
-static const crash_region start_spawn = {
-    .name = "start: spawn a program, await it",
-    .set_up = set_up_known,
-    .begin = ignore_children,
-    .most = 300,
-    .run = spawn_one,
-    .wake = go_on,
-    .peers = PEERS,
-    .peer = peer,
-    .check = check,
-    .tear_down = tear_down};
-CRASH_REGION(start_spawn)
+REGION(start_spawn, "start: spawn a program, await it",
+       set_up_known, spawn_one, 300)
 
 /* The first of a path: until it has taken part. */
 static void spawn_first(void) {
     begin("spawn");
 }
 
-static const crash_region start_first = {
-    .name = "start: the first start of a program",
-    .set_up = set_up,
-    .begin = ignore_children,
-    .most = 200,
-    .run = spawn_first,
-    .wake = go_on,
-    .peers = PEERS,
-    .peer = peer,
-    .check = check,
-    .tear_down = tear_down};
-CRASH_REGION(start_first)
+REGION(start_first, "start: the first start of a program",
+       set_up, spawn_first, 200)
 
 /* ---- a server, seen from its owner ------------------------------------- */
 
@@ -171,18 +158,8 @@ static void serve(void) {
     mp_server_end(NULL);
 }
 
-static const crash_region start_server = {
-    .name = "start: a server, two children, its end",
-    .set_up = set_up,
-    .begin = ignore_children,
-    .most = 400,
-    .run = serve,
-    .wake = go_on,
-    .peers = PEERS,
-    .peer = peer,
-    .check = check,
-    .tear_down = tear_down};
-CRASH_REGION(start_server)
+REGION(start_server, "start: a server, two children, its end",
+       set_up, serve, 400)
 
 /* ---- one who is started -------------------------------------------------
 

@@ -112,7 +112,7 @@ SPEC("fsck: finds spans that this thread has, and does not know") {
     mp_spans *mine = mp_me->spans;
     uint64_t large = MP_REF_OFFSET(w.large) >> MP_UNIT_SHIFT;
     poke32(&mine[0].n, 0);
-    EXPECT("slot 1: uses 6 spans, expected 7, which it owns");
+    EXPECT("slot 1: uses 7 spans, expected 8, which it owns");
     poke32(&mine[0].unit[0], (uint32_t)large);
     EXPECT("for blocks of class 0, but its entry is 0x");
     close_world(&w);

@@ -224,7 +224,7 @@ static mp_pool_shm *open_pool(void) {
 
 SPEC("fsck: finds pools whose words cannot be") {
     mp_pool_shm *pool = open_pool();
-    poke32(&pool->workers, 5000);
+    poke32(&pool->places, 5000);
     EXPECT("object 12 (Pool): its block has ");
     poke32(&pool->state, 4);
     EXPECT("(Pool): state is 4, started 0, expected at most 3 and 1");
@@ -285,8 +285,18 @@ SPEC("fsck: finds jobs whose numbers are not right") {
     EXPECT(": active is 2, expected 1 claims");
     poke64(&job->active, 0);
     EXPECT(": 0 items in claims, expected 2");
-    poke64(&job->dropped, 3);
-    EXPECT(": runnable is 1, dropped 3: expected at most 1 and 2");
+    poke64(&job->dropped, 4);
+    EXPECT(": runnable is 1, dropped 4: expected at most 1, and one of");
+    poke64(&job->waiting, 1);
+    EXPECT(": 0 items wait, expected 1");
+    poke32(&job->with.level, 4);
+    EXPECT(": its level is 4, expected at most 3");
+    poke64(&((mp_pool_shm *)w.pool.shm)->timed, 1);
+    EXPECT("(Pool): 0 jobs have a timeout, expected 1");
+    poke32(&((mp_pool_shm *)w.pool.shm)->workers, 4711);
+    EXPECT("(Pool): workers is 4711, expected at most");
+    poke32(&((mp_pool_shm *)w.pool.shm)->worker[0].wish, 2);
+    EXPECT(": heir 0x0, wish 2, doomed 0: expected a participant");
     poke64(&job->dropped, MP_JOB_CANCELLED);
     EXPECT(": runnable, but cancelled");
     poke32(&job->runnable, 0);
@@ -330,11 +340,11 @@ SPEC("fsck: finds cells that do not agree with their jobs") {
 SPEC("fsck: finds lists of a pool that are broken") {
     mp_pool_shm *pool = open_pool();
     mp_function_shm *f = mp_at(pool->functions);
-    CHECK(pool->first == w.other->self && pool->last == w.job->self);
+    CHECK(pool->first[0] == w.other->self && pool->last[0] == w.job->self);
     CHECK(pool->all == w.job->self && pool->grave == w.buried->self);
-    poke64(&pool->first, w.job->self);
+    poke64(&pool->first[0], w.job->self);
     EXPECT("(Pool): 1 jobs are listed as runnable up to 0x");
-    poke64(&pool->last, w.other->self);
+    poke64(&pool->last[0], w.other->self);
     EXPECT("(Pool): 2 jobs are listed as runnable up to 0x");
     poke64(&w.job->link, w.other->self);
     EXPECT("(Pool): its list of runnable jobs is a circle");

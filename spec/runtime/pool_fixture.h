@@ -87,6 +87,7 @@ static inline void work(mp_pool_shm *pool, uint32_t index, void *ctx) {
         mp_proc_exit(1);
     }
     mp_worker_ready(pool, index);
+    if (mp_worker_await(pool, index) < 0) mp_proc_exit(0);
     for (;;) {
         mp_range range;
         int r = mp_worker_claim(pool, index, &range);

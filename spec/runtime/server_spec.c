@@ -5,20 +5,11 @@
 
 #include "base/deadline.h"
 #include "mem/fsck.h"
-#include "mem/object.h"
 #include "spawn_tools.h"
-#include "sync/lock.h"
 
 enum { EXIT = 0 }; /* of spawn_spec.c's jobs */
 
-SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
-    mp_boot_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
-}
+SPEC_PREPARE { prepare_starts(); }
 
 /* A child of a new server, which is told that; its exit code, after `*ms`. */
 static int run_with(uint64_t what, mp_ref words, int64_t *ms) {
@@ -68,12 +59,7 @@ SPEC("server: it ends at once, whoever has its owner's socket, too") {
     mp_ref words = new_words();
     int64_t ms;
     CHECK_EQ(run_with(PRELOAD_NOTES, words, &ms), 7);
-    pid_t copy = fork(); /* as hosts do */
-    CHECK_OK(copy);
-    if (copy == 0) {
-        alarm(10);
-        for (;;) pause();
-    }
+    pid_t copy = fork_as_hosts_do();
     int64_t begin = mp_now_ns();
     mp_server_end(NULL);
     ms = (mp_now_ns() - begin) / 1000000;

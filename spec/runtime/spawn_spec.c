@@ -17,14 +17,7 @@
 #include "spawn_tools.h"
 #include "sync/lock.h"
 
-SPEC_PREPARE {
-    uint32_t id, gen;
-    CHECK_OK(mp_open());
-    mp_lock_open();
-    mp_boot_open();
-    CHECK_OK(mp_lock_create(&id, &gen));
-    mp_object_detach(id);
-}
+SPEC_PREPARE { prepare_starts(); }
 
 /* ---- jobs ------------------------------------------------------------- */
 
@@ -310,8 +303,8 @@ SPEC("spawn: a child has no descriptor, mask or handler of its parent's") {
         sigprocmask(SIG_BLOCK, &mask, &before);
         CHECK_EQ(run_job(m, LOOK, 0, &saw), 0);
         sigprocmask(SIG_SETMASK, &before, NULL);
-        /* The three, the arena, /dev/null. */
-        CHECK_EQ(saw.out[O_FDS], 5);
+        /* The three, the arena, the shelf's two, /dev/null. */
+        CHECK_EQ(saw.out[O_FDS], 7);
         CHECK_EQ(saw.out[O_SIGNALS], 0);
         CHECK_EQ(saw.out[O_MASK], 0);
         CHECK_EQ(saw.out[O_STDIN], 0); /* the end of a file */
@@ -771,17 +764,6 @@ SPEC("spawn: a server ends with its owner, whichever way") {
         if (fd >= 0) CHECK_EQ(poll(&ended, 1, 1000), 1);
         if (fd >= 0) close(fd);
     }
-}
-
-/* A copy of the owner that knows nothing of mplua: it has the socket, too. */
-static pid_t fork_as_hosts_do(void) {
-    pid_t pid = fork();
-    CHECK_OK(pid);
-    if (pid == 0) {
-        alarm(10);
-        for (;;) pause();
-    }
-    return pid;
 }
 
 SPEC("spawn: a server ends with its owner, whom a host has forked") {

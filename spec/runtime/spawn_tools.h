@@ -12,10 +12,23 @@
 #include "harness.h"
 #include "mem/arena.h"
 #include "mem/heap.h"
+#include "mem/object.h"
 #include "proc/boot.h"
 #include "proc/family.h"
 #include "proc/server.h"
 #include "proc/spawn.h"
+#include "sync/lock.h"
+
+/* For SPEC_PREPARE: the first object brings the object table with it, which
+   stays. */
+static inline void prepare_starts(void) {
+    uint32_t id, gen;
+    CHECK_OK(mp_open());
+    mp_lock_open();
+    mp_boot_open();
+    CHECK_OK(mp_lock_create(&id, &gen));
+    mp_object_detach(id);
+}
 
 /* A message: what it is told, and where it tells (a block of the spec's). */
 enum { WORDS = 8 };
@@ -37,15 +50,23 @@ enum {
     PRELOAD_DIES_ASKED, PRELOAD_DIES_HELD
 };
 
+/* A copy of this process that knows nothing of mplua: it has its
+   sockets, too. */
+static inline pid_t fork_as_hosts_do(void) {
+    pid_t pid = fork();
+    CHECK_OK(pid);
+    if (pid == 0) {
+        alarm(10);
+        for (;;) pause();
+    }
+    return pid;
+}
+
 /* The first server dies when it is asked for a child; with _HELD, another
    process has a copy of its socket. */
 static inline void die_when_asked(uint64_t what, words_shm *words) {
     if (atomic_fetch_add(&words->out[0], 1) > 0) return;
-    pid_t copy = what == PRELOAD_DIES_HELD ? fork() : -1;
-    if (copy == 0) {
-        alarm(10);
-        for (;;) pause();
-    }
+    pid_t copy = what == PRELOAD_DIES_HELD ? fork_as_hosts_do() : -1;
     atomic_store(&words->out[1], (uint64_t)copy);
     fcntl(MP_SPAWN_SOCKET, F_SETOWN, getpid());
     fcntl(MP_SPAWN_SOCKET, F_SETFL, O_ASYNC);

@@ -68,7 +68,7 @@ static unsigned others(void) {
     return n;
 }
 
-/* ---- what they do -------------------------------------------------------- */
+/* ---- what they do -------------------------------------------------- */
 
 /* 0, or how it was asked to end. */
 static int wait_for_event(mp_event_shm *event) {
@@ -166,7 +166,7 @@ static int work(mp_boot_shm *boot) {
     }
 }
 
-/* ---- start and end ------------------------------------------------------- */
+/* ---- start and end ------------------------------------------------- */
 
 SPEC("thread: a child that is a thread returns its exit code") {
     mp_proc proc;
@@ -276,7 +276,7 @@ SPEC("thread: a host's signals are not delivered to it") {
     CHECK_EQ(finish(&proc), 7); /* the first three, and not the fourth */
 }
 
-/* ---- many ---------------------------------------------------------------- */
+/* ---- many ---------------------------------------------------------- */
 
 enum { AT_A_TIME = 200, IN_SEQUENCE = 2000 };
 
@@ -311,7 +311,7 @@ SPEC_WITHIN(60, "thread: two thousand in sequence leave nothing") {
     CHECK_CLEAN();
 }
 
-/* ---- among threads and processes ------------------------------------------ */
+/* ---- among threads and processes ----------------------------------- */
 
 SPEC("thread: a lock that it held goes to the next, who is told") {
     uint32_t id, gen;
@@ -388,7 +388,7 @@ SPEC("thread: its own children end with it, the daemons asked") {
     mp_object_detach(id);
 }
 
-/* ---- death of the process ------------------------------------------------- */
+/* ---- death of the process ------------------------------------------ */
 
 #ifndef __SANITIZE_THREAD__ /* it loses count of threads at a fork */
 
@@ -428,7 +428,16 @@ SPEC("thread: of a process that is killed, all its threads are dead") {
 
 #endif
 
-/* ---- threads of a host ------------------------------------------------------ */
+/* ---- threads of a host --------------------------------------------- */
+
+/* So many at a time run work_of(ctx). */
+static void run_guests(int n, void *(*work_of)(void *), void *ctx) {
+    pthread_t thread[8];
+    CHECK(n <= 8);
+    for (int i = 0; i < n; i++)
+        CHECK_EQ(pthread_create(&thread[i], NULL, work_of, ctx), 0);
+    for (int i = 0; i < n; i++) CHECK_EQ(pthread_join(thread[i], NULL), 0);
+}
 
 typedef struct guest {
     uint32_t id, gen;
@@ -455,11 +464,8 @@ static void *visit(void *ctx) {
 
 SPEC("thread: each thread of a host takes part when it wants to") {
     guest g = {0};
-    pthread_t thread[8];
     CHECK_OK(mp_lock_create(&g.id, &g.gen));
-    for (int i = 0; i < 8; i++)
-        CHECK_EQ(pthread_create(&thread[i], NULL, visit, &g), 0);
-    for (int i = 0; i < 8; i++) CHECK_EQ(pthread_join(thread[i], NULL), 0);
+    run_guests(8, visit, &g);
     CHECK(!mp_tag_alive(g.tag));
     mp_reap_sweep();
     CHECK_EQ(others(), 0);
@@ -482,11 +488,8 @@ static void *open_and_close(void *ctx) {
 
 SPEC("thread: it may take part, leave and take part again") {
     guest g = {0};
-    pthread_t thread[3];
     CHECK_OK(mp_lock_create(&g.id, &g.gen));
-    for (int i = 0; i < 3; i++)
-        CHECK_EQ(pthread_create(&thread[i], NULL, open_and_close, &g), 0);
-    for (int i = 0; i < 3; i++) CHECK_EQ(pthread_join(thread[i], NULL), 0);
+    run_guests(3, open_and_close, &g);
     mp_reap_sweep();
     CHECK_EQ(others(), 0);
     CHECK_EQ(mp_object_refs(g.id), 1);
@@ -503,12 +506,10 @@ static void *open_late(void *ctx) {
 }
 
 static void orphan(void *ctx) {
-    pthread_t thread;
     (void)ctx;
     CHECK(mp_me == NULL);
     CHECK_EQ(mp_open(), -EOWNERDEAD);
-    CHECK_EQ(pthread_create(&thread, NULL, open_late, NULL), 0);
-    CHECK_EQ(pthread_join(thread, NULL), 0);
+    run_guests(1, open_late, NULL);
 }
 
 static void *fork_behind(void *ctx) {
@@ -519,9 +520,7 @@ static void *fork_behind(void *ctx) {
 }
 
 SPEC("thread: no thread of a child forked behind our back takes part") {
-    pthread_t thread;
-    CHECK_EQ(pthread_create(&thread, NULL, fork_behind, NULL), 0);
-    CHECK_EQ(pthread_join(thread, NULL), 0);
+    run_guests(1, fork_behind, NULL);
 }
 
 #endif
@@ -543,7 +542,6 @@ static void *beside_libc(void *ctx) {
 SPEC("thread: the host's robust mutexes stay robust beside ours") {
     static pthread_mutex_t mutex[2];
     pthread_mutexattr_t attr;
-    pthread_t thread;
     pthread_mutexattr_init(&attr);
     pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
     for (int i = 0; i < 2; i++) {
@@ -553,8 +551,7 @@ SPEC("thread: the host's robust mutexes stay robust beside ours") {
             pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_NONE);
         CHECK_EQ(pthread_mutex_init(&mutex[i], &attr), 0);
     }
-    CHECK_EQ(pthread_create(&thread, NULL, beside_libc, mutex), 0);
-    CHECK_EQ(pthread_join(thread, NULL), 0);
+    run_guests(1, beside_libc, mutex);
     for (int i = 0; i < 2; i++) {
         CHECK_EQ(pthread_mutex_lock(&mutex[i]), EOWNERDEAD);
         CHECK_EQ(pthread_mutex_consistent(&mutex[i]), 0);

@@ -5,9 +5,8 @@
 #include <stdlib.h>
 
 #include "data/array.h"
-#include "harness.h"
 #include "mem/heap.h"
-#include "proc/proc.h"
+#include "sync_tools.h"
 
 SPEC_PREPARE {
     CHECK_OK(mp_open());
@@ -31,27 +30,6 @@ static made make(int type, uint64_t length, mp_guard guard) {
 
 static const mp_guard own = {.kind = MP_GUARD_OWN};
 static const mp_guard none = {.kind = MP_GUARD_NONE};
-
-/* Runs work(m) in a child process. */
-static mp_proc start(void (*work)(made *), made *m) {
-    mp_proc child;
-    int r = mp_proc_fork(&child, 0);
-    CHECK_OK(r);
-    if (r == 1) {
-        work(m);
-        mp_proc_exit(0);
-    }
-    return child;
-}
-
-static int finish(mp_proc *child) {
-    int r;
-    do r = mp_proc_wait(child, mp_deadline_in(10));
-    while (r == -EINTR);
-    CHECK_OK(r);
-    mp_proc_close(child);
-    return child->exitcode;
-}
 
 static void enter(mp_array_shm *array, mp_array_hold *hold) {
     int r;
@@ -181,7 +159,8 @@ SPEC("array: who holds the lock enters freely, and still holds it after") {
 
 enum { ADDS = 50000 };
 
-static void add_entered(made *m) {
+static void add_entered(void *of) {
+    made *m = of;
     mp_array_hold hold;
     for (int i = 0; i < ADDS; i++) {
         enter(m->array, &hold);
@@ -191,7 +170,8 @@ static void add_entered(made *m) {
     }
 }
 
-static void add_held(made *m) {
+static void add_held(void *of) {
+    made *m = of;
     for (int i = 0; i < ADDS; i++) {
         int r;
         do r = mp_rlock_acquire(&m->array->own, MP_FOREVER);
@@ -203,7 +183,8 @@ static void add_held(made *m) {
     }
 }
 
-static void add_atomically(made *m) {
+static void add_atomically(void *of) {
+    made *m = of;
     uint64_t sum;
     for (int i = 0; i < ADDS; i++)
         CHECK_OK(mp_cell_add(MP_CELL_q, m->array->cells, 0, 1, &sum));
@@ -213,21 +194,22 @@ SPEC("array: no sum is lost between entering and holding the lock") {
     made m = make(MP_CELL_q, 1, own);
     mp_proc children[] = {start(add_entered, &m), start(add_held, &m),
                           start(add_entered, &m)};
-    for (int i = 0; i < 3; i++) CHECK_EQ(finish(&children[i]), 0);
+    finish_all(children, 3);
     CHECK_EQ(mp_cell_load(MP_CELL_q, m.array->cells, 0), 3 * ADDS);
     mp_object_detach(m.id);
 }
 
 SPEC("array: no atomic sum is lost without a lock") {
     made m = make(MP_CELL_q, 1, none);
-    mp_proc children[] = {start(add_atomically, &m),
-                          start(add_atomically, &m)};
-    for (int i = 0; i < 2; i++) CHECK_EQ(finish(&children[i]), 0);
+    mp_proc children[2];
+    start_all(children, 2, add_atomically, &m);
+    finish_all(children, 2);
     CHECK_EQ(mp_cell_load(MP_CELL_q, m.array->cells, 0), 2 * ADDS);
     mp_object_detach(m.id);
 }
 
-static void hold_and_die(made *m) {
+static void hold_and_die(void *of) {
+    made *m = of;
     CHECK_EQ(mp_rlock_acquire(&m->array->own, MP_FOREVER), 0);
     raise(SIGKILL);
 }
@@ -249,8 +231,8 @@ SPEC("array: entering goes on after a holder's death, acquiring is told it") {
     mp_object_detach(m.id);
 }
 
-static void add_for_ever(made *m) {
-    for (;;) add_entered(m);
+static void add_for_ever(void *of) {
+    for (;;) add_entered(of);
 }
 
 SPEC("array: processes killed while they add leave a number, and the lock") {
@@ -261,8 +243,7 @@ SPEC("array: processes killed while they add leave a number, and the lock") {
         uint64_t from = mp_cell_load(MP_CELL_q, m.array->cells, 0);
         CHECK_SOON(mp_cell_load(MP_CELL_q, m.array->cells, 0) != from);
         for (volatile long i = random() % 5000; i > 0; i--) continue;
-        CHECK_OK(mp_proc_signal(&child, SIGKILL));
-        CHECK_EQ(finish(&child), -SIGKILL);
+        kill_now(&child);
         add_atomically(&m);
         mp_array_hold hold;
         enter(m.array, &hold);

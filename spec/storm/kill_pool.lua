@@ -284,6 +284,85 @@ function doors.queue(storm, pool)
     end
 end
 
+--- Items that are run again, and some whose time is up.
+function doors.again(storm, pool)
+    local n = some(200)
+    local runs <close> = mp.RawArray("i", n)
+    local list = pool:map(function(i)
+        runs[i] = runs[i] + 1
+        if i % 61 == 7 then
+            while true do pcall(function() while true do end end) end
+        elseif i % 17 == 3 and runs[i] == 1 then
+            error("once", 0)
+        end
+        return i * i
+    end, mp.range(1, n + 1), {
+        on_error = "collect", chunksize = chunk(), timeout = 0.02,
+        grace = 0.01, retries = 2, max_crashes = 50, priority = "high",
+        backoff = one_of{false, 0.005} or nil, seed = 1,
+    })
+    for i = 1, n do
+        local v = list[i]
+        if i % 61 == 7 then
+            storm:check(mp.iserror(v, "TaskTimeout") or
+                mp.iserror(v, "WorkerLost"), "item %d: %s", i, tostring(v))
+        else
+            -- A busy machine may have let its time pass, or it was killed
+            -- thrice.
+            storm:check(v == i * i or (mp.iserror(v) and v.attempts == 3),
+                "item %d: %s", i, tostring(v))
+        end
+    end
+    storm:check(list.n == n, "%d results of %d", list.n, n)
+end
+
+--- Tasks that wait for tasks of the same pool.
+function doors.nested(storm, pool)
+    local n = some(60)
+    local list = pool:map(function(i)
+        local sum = 0
+        for _, v in ipairs(pool:map(function(k) return i * k end, {1, 2, 3},
+                                    {retries = 5, chunksize = 1})) do
+            sum = sum + v
+        end
+        return sum
+    end, mp.range(1, n + 1), {on_error = "collect"})
+    for i = 1, n do
+        local v = list[i]
+        local why = mp.iserror(v, "RemoteError") and v.value or v
+        storm:check(v == 6 * i or mp.iserror(why, "WorkerLost"),
+            "item %d: %s", i, tostring(v))
+    end
+end
+
+--- Calls that are given up, at any time.
+function doors.cancel(storm, pool)
+    local n = some(400)
+    local runs <close> = mp.RawArray("i", n)
+    local r = pool:map_async(job_of(runs, text), mp.range(1, n + 1),
+        {on_error = "collect", chunksize = chunk()})
+    tools.nap(0, 0.01)
+    if r:cancel() then
+        local ok, e = pcall(r.get, r)
+        storm:check(not ok and mp.iserror(e, "Cancelled"), tostring(e))
+    else
+        judge_list(storm, runs, r:get(), n, text)
+    end
+end
+
+--- As many workers as it pleases, while they work.
+function doors.resize(storm, pool)
+    local n = some(600)
+    local runs <close> = mp.RawArray("i", n)
+    local r = pool:map_async(job_of(runs, square), mp.range(1, n + 1),
+        {on_error = "collect", chunksize = chunk()})
+    for _ = 1, 3 do
+        pool:resize(math.random(4))
+        tools.nap(0, 0.003)
+    end
+    judge_list(storm, runs, r:get(), n, square)
+end
+
 -- Pools that come and go ----------------------------------------------------
 
 --- A new pool, or nil: its crew, too, may be killed as it starts.

@@ -9,7 +9,7 @@
 local mp = require "mp"
 local tools = require "spec.storm.tools"
 
-local one_of = tools.one_of
+local one_of, sum_of = tools.one_of, tools.sum_of
 
 local PRODUCERS <const>, CONSUMERS <const> = 3, 3
 local MOST <const> = 100000 -- messages of one producer
@@ -131,10 +131,7 @@ end
 
 local function finish(storm, p)
     p:kill()
-    storm:check(p:join(5), "a killed process does not end")
-    storm:check(p.exitcode == -9, "a process ended by itself: %s", p.exitcode)
-    p:close()
-    storm:count("kills", 1)
+    storm:bury(p)
 end
 
 --- What producer p, which is dead, may have put or not.
@@ -168,14 +165,6 @@ local function replace(storm, scene, list, work)
         end
         list[k] = start(scene, work, k)
     end
-end
-
-local function total(array)
-    local sum = 0
-    for _, n in ipairs(array:slice()) do
-        sum = sum + n
-    end
-    return sum
 end
 
 --- Messages had of what producer p sent for certain, and how many are missing.
@@ -248,7 +237,7 @@ local function rage(storm, scene, seconds)
             replace(storm, scene, consumers, consume)
             deaths = deaths + 1
         end
-        local sum = total(scene.counts) + total(scene.sent)
+        local sum = sum_of(scene.counts) + sum_of(scene.sent)
         if sum ~= seen then
             seen, since = sum, mp.monotonic()
             storm:progress()

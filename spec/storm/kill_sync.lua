@@ -1,6 +1,7 @@
---- Users of locks, semaphores, conditions, events, barriers, values and
--- arrays are killed all the time: nothing hangs, nobody is let in twice,
--- what a lock guards is whole or said to be abandoned, no notify is lost.
+--- Users of locks, semaphores, conditions, events, barriers, values, arrays
+-- and managers' containers are killed all the time: nothing hangs, nobody is
+-- let in twice, what a lock guards is whole or said to be abandoned, no
+-- notify is lost, a change of a container is made or not begun.
 --
 -- Each scene makes its objects, starts users that loop for ever, kills one
 -- of them every 1 to 20 ms and starts another in its place, and looks at the
@@ -8,6 +9,8 @@
 
 local mp = require "mp"
 local tools = require "spec.storm.tools"
+
+local sum_of, step_inside = tools.sum_of, tools.step_inside
 
 local USERS <const> = 4
 
@@ -28,29 +31,14 @@ local function start(scene, k)
             steps[k] = steps[k] + 1
         end
     end}
+    p.name = "user " .. k
     p:start()
     return p
-end
-
-local function sum_of(array)
-    local sum = 0
-    for _, n in ipairs(array:slice()) do
-        sum = sum + n
-    end
-    return sum
 end
 
 -- What a scene may have besides: strike(kill), to do something around a kill;
 -- died(k), of a user that has ended and has no follower yet; tend(), between
 -- two kills; is_party(k), without which user k is not killed.
-
-local function bury(storm, k, p)
-    storm:check(p:join(5), "a killed user does not end")
-    storm:check(p.exitcode == -9, "user %d ended by itself: %s", k,
-        p.exitcode)
-    p:close()
-    storm:count("kills", 1)
-end
 
 --- Kills user k, and starts another in its place.
 local function replace(storm, scene, users, k)
@@ -75,7 +63,7 @@ local function replace(storm, scene, users, k)
         scene.died(k)
     end
     users[k] = start(scene, k)
-    bury(storm, k, p)
+    storm:bury(p)
 end
 
 --- Kills users for `seconds`, and demands that the others go on; returns how
@@ -106,7 +94,7 @@ local function rage(storm, scene, seconds)
     end
     for k = 1, USERS do
         users[k]:kill()
-        bury(storm, k, users[k])
+        storm:bury(users[k])
     end
     storm:count("steps", sum_of(scene.steps))
     return deaths
@@ -123,29 +111,13 @@ local function guarded(acquire, release)
     local scene = {steps = mp.RawArray("q", USERS), cells = cells}
     function scene.step(k)
         local _, abandoned = acquire()
-        if abandoned then
-            cells[2] = cells[1]
-        elseif cells[3] ~= 0 then
-            wrong[1] = wrong[1] + 1
-        end
-        cells[3] = k
-        if cells[1] ~= cells[2] then
-            wrong[2] = wrong[2] + 1
-        end
-        cells[1] = cells[1] + 1
-        cells[2] = cells[2] + 1
-        if cells[3] ~= k then
-            wrong[1] = wrong[1] + 1
-        end
-        cells[3] = 0
+        step_inside(cells, wrong, k, abandoned)
         release()
     end
     function scene.judge(storm, deaths)
         storm:check(wrong[1] == 0, "%d times two were inside", wrong[1])
         storm:check(wrong[2] == 0, "%d times half a step", wrong[2])
-        local steps, sum = sum_of(scene.steps), cells[1]
-        storm:check(sum >= steps and sum <= steps + deaths,
-            "%d steps, but %d counted, %d deaths", steps, sum, deaths)
+        storm:check_count(cells[1], sum_of(scene.steps), deaths)
         local got, abandoned = acquire()
         storm:check(got, "the lock is not free")
         storm:check(abandoned or cells[1] == cells[2], "half a step")
@@ -184,9 +156,7 @@ function scenes.value_lock()
     end
     function scene.judge(storm, deaths)
         judge(storm, deaths)
-        local steps, sum = sum_of(scene.steps), value.value
-        storm:check(sum >= steps and sum <= steps + deaths,
-            "%d steps, but %d added, %d deaths", steps, sum, deaths)
+        storm:check_count(value.value, sum_of(scene.steps), deaths)
     end
     return scene
 end
@@ -403,6 +373,151 @@ function scenes.barrier(storm)
         local ok, what = wrong:try_get()
         storm:check(not ok, what)
         storm:count("passes", passes.value)
+    end
+    return scene
+end
+
+--- A dict: what is set as one is seen as one, a count misses nothing, and
+-- containers in it live as long as they are there.
+function scenes.dict()
+    local d, wrong = mp.Manager():dict(), mp.RawArray("i", 1)
+    local scene = {steps = mp.RawArray("q", USERS)}
+    local function more(n)
+        return n + 1
+    end
+    function scene.step(k)
+        local x = math.random(1000)
+        d:update{a = x, b = {x}, c = (" "):rep(1000) .. x}
+        local t = d:totable()
+        if t.a ~= t.b[1] or t.a ~= tonumber(t.c) then
+            wrong[1] = wrong[1] + 1
+        end
+        d[k] = {own = {k}}
+        if d[k].own[1] ~= k or d:pop(k).own[1] ~= k then
+            wrong[1] = wrong[1] + 1
+        end
+        d:update_with("total", more, 0)
+    end
+    function scene.judge(storm, deaths)
+        storm:check(wrong[1] == 0, "%d times half a change", wrong[1])
+        storm:check_count(d.total or 0, sum_of(scene.steps), deaths)
+    end
+    return scene
+end
+
+--- A list: whoever appends one and takes one leaves it as long as it was.
+function scenes.list()
+    local l, wrong = mp.Manager():list(), mp.RawArray("i", 1)
+    local scene = {steps = mp.RawArray("q", USERS)}
+    function scene.step(k)
+        if math.random(2) == 1 then
+            l:append{k, k}
+        else
+            l:insert(math.random(5), {k, k})
+        end
+        if math.random(10) == 1 then
+            l:reverse()
+        end
+        local item = l:pop(math.random(2) == 1 and 1 or nil)
+        if item[1] ~= item[2] or #item ~= 2 then
+            wrong[1] = wrong[1] + 1
+        end
+    end
+    function scene.judge(storm, deaths)
+        storm:check(wrong[1] == 0, "%d items were not whole", wrong[1])
+        storm:check(#l <= deaths, "%d items after %d deaths", #l, deaths)
+    end
+    return scene
+end
+
+--- Named segments: whoever makes, opens and unlinks them, no name outlives
+-- those who made it.
+function scenes.segment()
+    local SharedMemory = mp.shared_memory.SharedMemory
+    local prefix = ("mplua_storm_%d_"):format(mp.getpid())
+    local scene, wrong = {steps = mp.RawArray("q", USERS)}, mp.Queue()
+    function scene.step(k)
+        local ok, s = pcall(SharedMemory, prefix .. math.random(6),
+            math.random(2) == 1, 100)
+        if ok then
+            s.buf[k] = s.buf[k] + 1
+            if math.random(3) == 1 then
+                pcall(s.unlink, s)
+            end
+            s:close()
+        elseif s.code ~= "EEXIST" and s.code ~= "ENOENT" then
+            wrong:put(tostring(s))
+        end
+    end
+    function scene.judge(storm)
+        storm:check(wrong:empty(), "an error: %s", wrong:try_get())
+        wrong:close()
+        for i = 1, 6 do
+            local file = io.open("/dev/shm/" .. prefix .. i)
+            storm:check(not file, "%s%d is left", prefix, i)
+        end
+    end
+    return scene
+end
+
+--- Who waits for many things at once sees what another puts, however many
+-- that wait die.
+function scenes.wait(storm)
+    local queues, never = {mp.Queue(), mp.Queue()}, mp.Event()
+    local scene = {steps = mp.RawArray("q", USERS)}
+    function scene.step()
+        local r, w = mp.Pipe(false)
+        for _, q in ipairs(mp.wait({never, queues[1], r, queues[2]})) do
+            q:try_get()
+        end
+        r:close()
+        w:close()
+    end
+    function scene.tend()
+        local q = queues[math.random(2)]
+        q:put(true)
+        storm:check(tools.eventually(STALL, function()
+            return q:empty()
+        end), "an item is not taken")
+    end
+    function scene.judge() end
+    return scene
+end
+
+--- Connections through a queue: each is used by who takes it, and closed when
+-- nobody has it any more: its other end is never left to wait.
+function scenes.connection()
+    local q, late = mp.Queue(), mp.RawArray("i", 1)
+    local scene = {steps = mp.RawArray("q", USERS)}
+    local function serve(timeout)
+        local ok, c = q:try_get(timeout)
+        if ok then
+            pcall(c.send, c, {"x", mp.reduction.DupFd(1)})
+            c:close()
+        end
+    end
+    function scene.step()
+        local a, b = mp.Pipe()
+        q:put(b)
+        b:close()
+        local last = mp.monotonic() + STALL
+        serve(STALL)
+        -- What the dead have put is before ours.
+        while not a:poll(0.002) and mp.monotonic() < last do
+            serve(0)
+        end
+        if not a:poll(0) then
+            late[1] = 1
+        end
+        pcall(a.recv, a)
+        a:close()
+    end
+    function scene.judge(storm)
+        storm:check(late[1] == 0, "a connection was left open")
+        while not q:empty() do
+            q:get()
+        end
+        collectgarbage()
     end
     return scene
 end

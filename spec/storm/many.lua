@@ -77,19 +77,20 @@ end
 
 -- A long procession ---------------------------------------------------------
 
-local function procession(storm, n)
+--- One after the other, of this kind (Process, Thread).
+local function procession(storm, what, kind, n)
     local sum = mp.RawValue("q", 0)
     for i = 1, n do
         if i % 50 == 1 then
-            storm:progress(("process %d of %d"):format(i, n))
+            storm:progress(("%d of %d %s"):format(i, n, what))
         end
-        local p <close> = mp.Process{target = function() sum:add(1) end}
+        local p <close> = kind{target = function() sum:add(1) end}
         p:start()
         storm:check(p:join(tools.PATIENCE) and p.exitcode == 0,
-            "process %d ended with %s", i, p.exitcode)
+            "%d of %d %s ended with %s", i, n, what, p.exitcode)
     end
     storm:check(sum.value == n, "%d of %d counted", sum.value, n)
-    storm:count("processes", n)
+    storm:count(what, n)
 end
 
 -- Threads -------------------------------------------------------------------
@@ -112,23 +113,6 @@ local function thread_crowd(storm)
         t:close()
     end
     storm:check(sum.value == WORKERS, "%d threads counted", sum.value)
-end
-
-local function thread_procession(storm, n)
-    local sum = mp.RawValue("q", 0)
-    for i = 1, n do
-        if i % 50 == 1 then
-            storm:progress(("thread %d of %d"):format(i, n))
-        end
-        local t <close> = mp.threading.Thread{target = function()
-            sum:add(1)
-        end}
-        t:start()
-        storm:check(t:join(tools.PATIENCE) and t.exitcode == 0,
-            "thread %d ended with %s", i, t.exitcode)
-    end
-    storm:check(sum.value == n, "%d of %d counted", sum.value, n)
-    storm:count("threads", n)
 end
 
 -- A day ---------------------------------------------------------------------
@@ -159,6 +143,14 @@ local kinds = {
         end
         q:get_many(7)
     end,
+    Pipe = function()
+        local q, a, b = mp.Queue(), mp.Pipe()
+        q:put{a, b}
+        a:send(b)
+        q:put{b:recv(), mp.reduction.DupFd(1)}
+        q:get()[1]:close()
+        mp.wait({a, q, b}, 0)
+    end,
     JoinableQueue = function()
         local q = mp.JoinableQueue(3)
         q:put(q:try_put(1))
@@ -170,16 +162,34 @@ local kinds = {
         q:put_many{q, q} -- and so the queue holds itself ...
         q:get_many(2)    -- ... until here
     end,
+    SharedMemory = function()
+        local manager <close> = mp.shared_memory.SharedMemoryManager()
+        local q = mp.Queue()
+        q:put(manager:SharedMemory(math.random(200000)))
+        q:put(manager:ShareableList{1, "two", 3.5})
+        q:get().buf[1] = 7
+        local s = mp.shared_memory.SharedMemory(nil, true, 100)
+        s:unlink()
+    end,
+    Manager = function()
+        local m <close> = mp.Manager()
+        local d = m:dict{list = {1, {2, mp.Lock()}}, set = m:set{1, 2}}
+        for i = 1, 50 do
+            d[i] = ("x"):rep(i * 100)
+            d.list[2]:append(d[i])
+        end
+        d:update{list = m:Namespace{x = d.list}}
+    end,
 }
 
 tools.run("many", function(storm)
     tools.start_server()
     local before = tools.footprint()
     crowd(storm)
-    procession(storm, math.max(500, math.min(10000,
-        math.floor(storm.seconds * 100))))
+    procession(storm, "processes", mp.Process, math.max(500,
+        math.min(10000, math.floor(storm.seconds * 100))))
     thread_crowd(storm)
-    thread_procession(storm, 2000)
+    procession(storm, "threads", mp.threading.Thread, 2000)
     local each = storm.seconds / 40
     for name, make in pairs(kinds) do
         demand_steady(storm, name, each, make)

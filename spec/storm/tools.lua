@@ -311,6 +311,55 @@ function Storm:skip(why)
     self.skipped = "skipped: " .. why
 end
 
+-- Sums ----------------------------------------------------------------------
+
+--- The sum of a shared array.
+---@param array table
+---@return number
+function M.sum_of(array)
+    local sum = 0
+    for _, n in ipairs(array:slice()) do
+        sum = sum + n
+    end
+    return sum
+end
+
+--- Demands that as many were counted as there were steps, and at the most one
+-- more for each who has died between a count and the end of its step.
+---@param counted number
+---@param steps number
+---@param deaths integer
+function Storm:check_count(counted, steps, deaths)
+    self:check(counted >= steps and counted <= steps + deaths,
+        "%d steps, but %d counted, %d deaths", steps, counted, deaths)
+end
+
+-- What a lock guards --------------------------------------------------------
+
+--- A step inside a lock, by user k: takes no module along. Two of the cells
+-- are equal but in the midst of a step, the third one is who is inside.
+---@param cells table three cells of shared memory
+---@param wrong table [1]: times that two were inside, [2]: half a step
+---@param k integer
+---@param abandoned boolean|nil did who was here before die inside?
+function M.step_inside(cells, wrong, k, abandoned)
+    if abandoned then
+        cells[2] = cells[1]
+    elseif cells[3] ~= 0 then
+        wrong[1] = wrong[1] + 1
+    end
+    cells[3] = k
+    if cells[1] ~= cells[2] then
+        wrong[2] = wrong[2] + 1
+    end
+    cells[1] = cells[1] + 1
+    cells[2] = cells[2] + 1
+    if cells[3] ~= k then
+        wrong[1] = wrong[1] + 1
+    end
+    cells[3] = 0
+end
+
 -- Random choices ------------------------------------------------------------
 
 --- One of a list.
@@ -362,6 +411,15 @@ function M.is_killed(e)
     return mp.iserror(e, "StateError") and
         (e.message:find("by signal 9", 1, true) or
         e.message:find("killed again and again", 1, true)) ~= nil
+end
+
+--- Demands that a process which was killed ends, and by nothing else.
+---@param p table
+function Storm:bury(p)
+    self:check(p:join(M.PATIENCE / 4), "a killed process does not end")
+    self:check(p.exitcode == -9, "%s ended by itself: %s", p.name, p.exitcode)
+    p:close()
+    self:count("kills", 1)
 end
 
 --- A shell that sends signals: its `kill` is built in, so it costs a write.

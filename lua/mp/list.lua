@@ -1,0 +1,338 @@
+--- The list of a manager: what its methods do that are not in the core.
+--
+-- Its items are numbered from 1; nil is an item like any other. A place that
+-- there is not raises IndexError. In the core are
+--   l[i] l[i] = v #l                  no nil: that is l:set(i, nil)
+--   l:append(v) l:extend(iterable)    at the end; all at once
+--   l:insert(i, v) l:pop([i])         at i, the last by default
+--   l:set(i, v) l:clear()
+
+local arguments = require "mp.arguments"
+local container = require "mp.container"
+local core = require "mp.core"
+local errors = require "mp.errors"
+
+local native = core.container
+local snapshot = native.snapshot
+
+local M = {}
+
+--- The methods of every list.
+M._methods = {}
+
+--- Its metamethods.
+M._meta = {
+    __eq = container.equal,
+    __pairs = container.pairs,
+    __tostring = container.tostring,
+}
+
+local methods, meta = M._methods, M._meta
+
+local function check_self(fn, self)
+    container.check_self(fn, "list", self)
+end
+
+--- What an argument that is to be iterable gives, as a list.
+---@return table
+---@return integer its length
+function M._iterable(fn, iterable)
+    local list, n = arguments.listed(arguments.source_of(fn, iterable))
+    if type(list) ~= "table" or getmetatable(list) ~= nil then
+        local items = {}
+        for i = 1, n do
+            items[i] = iterable[i]
+        end
+        return items, n
+    end
+    return list, n
+end
+
+-- Finding --------------------------------------------------------------------
+
+--- The first place of `value` from `first` to `last` and the version of the
+-- item there, or nil: scalars are found by the core, all else is compared
+-- here.
+local function find(self, value, first, last)
+    value = native.value(value)
+    local searched, place, version = native.find(self, value, first, last)
+    if searched then
+        return place, version
+    end
+    local values, n, _, _, versions = snapshot(self, "versions")
+    for i = math.max(first, 1), math.min(last, n) do
+        if values[i] == value then
+            return i, versions[i]
+        end
+    end
+end
+
+--- Is there an item that equals `value`? Containers are equal when they hold
+-- the same.
+---@param value any of a plain table, what becomes of it in a container
+---@return boolean
+function methods:contains(value)
+    check_self("contains", self)
+    return find(self, value, 1, math.maxinteger) ~= nil
+end
+
+--- How many items equal `value`?
+---@param value any
+---@return integer
+function methods:count(value)
+    check_self("count", self)
+    value = native.value(value)
+    local count = native.count(self, value)
+    if count then
+        return count
+    end
+    count = 0
+    local values, n = snapshot(self)
+    for i = 1, n do
+        if values[i] == value then
+            count = count + 1
+        end
+    end
+    return count
+end
+
+--- The first place of an item that equals `value`.
+---@param value any
+---@param first integer|nil where to begin (1)
+---@param last integer|nil where to end (the last)
+---@return integer
+-- Raises ValueError when there is none.
+function methods:index(value, first, last)
+    check_self("index", self)
+    first = first == nil and 1 or native.integer("index", "first", first)
+    last = last == nil and math.maxinteger
+        or native.integer("index", "last", last)
+    local place = find(self, value, first, last)
+    if not place then
+        errors._raise("ValueError", "index: %s is not in the list",
+            errors._show(value))
+    end
+    return place
+end
+
+--- Takes out the first item that equals `value`.
+---@param value any
+-- Raises ValueError when there is none.
+function methods:remove(value)
+    check_self("remove", self)
+    repeat
+        local place, version = find(self, value, 1, math.maxinteger)
+        if not place then
+            errors._raise("ValueError", "remove: %s is not in the list",
+                errors._show(value))
+        end
+    until native.take_out(self, place, version)
+end
+
+-- Order ----------------------------------------------------------------------
+
+--- Turns the order of the items round.
+function methods:reverse()
+    check_self("reverse", self)
+    native.reverse(self)
+end
+
+--- Merges from[low..middle - 1] and from[middle..high - 1] into to[low..].
+local function merge(from, to, low, middle, high, before)
+    local i, j = low, middle
+    for k = low, high - 1 do
+        if i < middle and
+            (j >= high or not before(from[j], from[i])) then
+            to[k], i = from[i], i + 1
+        else
+            to[k], j = from[j], j + 1
+        end
+    end
+end
+
+--- The numbers 1 to n in order; equal ones stay as they were.
+local function merge_sort(n, before)
+    local from, to, width = {}, {}, 1
+    for i = 1, n do
+        from[i] = i
+    end
+    while width < n do
+        for low = 1, n, 2 * width do
+            merge(from, to, low, math.min(low + width, n + 1),
+                math.min(low + 2 * width, n + 1), before)
+        end
+        from, to, width = to, from, 2 * width
+    end
+    return from
+end
+
+--- The order in which the values stand when they are sorted.
+local function order_of(values, n, options)
+    local cmp, key = options.cmp, options.key
+    if key then
+        for i = 1, n do
+            values[i] = key(values[i])
+        end
+    end
+    if options.reverse then
+        return merge_sort(n, function(a, b)
+            if cmp then
+                return cmp(values[b], values[a])
+            end
+            return values[b] < values[a]
+        end)
+    elseif cmp then
+        return merge_sort(n, function(a, b)
+            return cmp(values[a], values[b])
+        end)
+    end
+    return merge_sort(n, function(a, b)
+        return values[a] < values[b]
+    end)
+end
+
+local SORT_OPTIONS <const> = {cmp = true, key = true, reverse = true}
+
+local function sort_options(given)
+    if type(given) ~= "table" or getmetatable(given) ~= nil then
+        given = {cmp = given}
+    end
+    for name in pairs(given) do
+        if not SORT_OPTIONS[name] then
+            errors._raise("TypeError", "sort: unknown option %s",
+                errors._show(name))
+        end
+    end
+    arguments.check_callable("sort", given.cmp, "cmp")
+    arguments.check_callable("sort", given.key, "key")
+    return given
+end
+
+--- Sorts the items; equal ones keep their order. If others change the list
+-- meanwhile, it is sorted again: the functions may be called more than once.
+---@param options function|table|nil cmp(a, b) -> boolean: does a stand before
+--   b (default: a < b)? Or a table: cmp; key(item) -> what is compared in its
+--   place; reverse = true: the other way round
+-- Raises TypeError, and what comparing raises: then nothing changes.
+function methods:sort(options)
+    check_self("sort", self)
+    local given = sort_options(options)
+    local values, n, _, generation
+    repeat
+        values, n, _, generation = snapshot(self)
+    until native.permute(self, generation, order_of(values, n, given), n)
+end
+
+--- Adds the items of an iterable at the end, in one step.
+---@param iterable any
+-- Raises TypeError, PicklingError: then nothing changes.
+function methods:extend(iterable)
+    check_self("extend", self)
+    native.add(self, "extend", M._iterable("extend", iterable))
+end
+
+-- Ranges ---------------------------------------------------------------------
+
+--- The range i to j of n items: all by default, none if j = i - 1.
+local function bounds(fn, i, j, n)
+    i = i == nil and 1 or native.integer(fn, "i", i)
+    j = j == nil and n or native.integer(fn, "j", j)
+    if i < 1 or j > n or j < i - 1 then
+        errors._raise("IndexError", "%s: invalid range %d to %d (1 to %d)",
+            fn, i, j, n)
+    end
+    return i, j
+end
+
+--- The items i to j.
+---@param i integer|nil 1
+---@param j integer|nil the last
+---@return table a plain list with n
+-- Raises IndexError.
+function methods:slice(i, j)
+    check_self("slice", self)
+    local values, n = snapshot(self)
+    i, j = bounds("slice", i, j, n)
+    local list = table.move(values, i, j, 1, {})
+    list.n = j - i + 1
+    return list
+end
+
+--- Puts the items of an iterable in the place of the items i to j.
+---@param i integer
+---@param j integer i - 1: nothing goes, the others come before item i
+---@param iterable any|nil nil: nothing comes
+---@return table what was there: a plain list with n
+-- Raises IndexError, TypeError.
+function methods:splice(i, j, iterable)
+    check_self("splice", self)
+    local new, count = {}, 0
+    if iterable ~= nil then
+        new, count = M._iterable("splice", iterable)
+    end
+    return container.change(self, function(values, n)
+        local first, last = bounds("splice", i, j, n)
+        local gone = table.move(values, first, last, 1, {})
+        gone.n = last - first + 1
+        local list = table.move(values, 1, first - 1, 1, {})
+        table.move(new, 1, count, first, list)
+        table.move(values, last + 1, n, first + count, list)
+        return list, n - gone.n + count, nil, gone
+    end)
+end
+
+--- The items of both, in a new list (metamethod __concat).
+---@param a any one of them is a list, the other is iterable
+---@param b any
+---@return userdata list
+function meta.__concat(a, b)
+    local list, n = M._iterable("..", a)
+    local more, m = M._iterable("..", b)
+    local all = table.move(list, 1, n, 1, {})
+    return native.new("list", table.move(more, 1, m, n + 1, all), n + m)
+end
+
+--- The items so many times, in a new list (metamethod __mul).
+---@param a userdata|integer
+---@param b userdata|integer
+---@return userdata list
+function meta.__mul(a, b)
+    local self, times = a, b
+    if native.kind(a) ~= "list" then
+        self, times = b, a
+    end
+    local values, n = snapshot(self)
+    times = math.max(native.integer("*", "times", times), 0)
+    return native.new("list", values, n, nil, "*", times)
+end
+
+-- Copies ---------------------------------------------------------------------
+
+--- A new list with the same items; containers among them are shared by both.
+---@return userdata list
+function methods:copy()
+    check_self("copy", self)
+    return container.copy(self)
+end
+
+--- A plain table with copies of all, nested containers too; with n if an item
+-- is nil.
+---@return table
+function methods:totable()
+    check_self("totable", self)
+    return container.totable(self)
+end
+
+--- Makes item i f(item i), as one step: if another process changes the list
+-- meanwhile, f is called again, with what the item is then.
+---@param i integer
+---@param f function
+---@return any the item now; of a plain table, the container made of it
+-- Raises IndexError, and what f raises: then nothing changes.
+function methods:update_with(i, f)
+    check_self("update_with", self)
+    container.check_function("update_with", f)
+    return container.update_with(self, i, f)
+end
+
+return M
