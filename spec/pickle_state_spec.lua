@@ -215,6 +215,39 @@ describe("pickle of objects with a state", function()
     end)
 end)
 
+describe("pickle of a class", function()
+    --- A table; where it can, at this address.
+    local function table_at(address)
+        local others = {}
+        for i = 1, 2000 do
+            others[i] = {}
+            if tostring(others[i]) == address then
+                return others[i]
+            end
+        end
+        return {}
+    end
+
+    it("knows a module that was loaded anew, at the same address", function()
+        local last
+        for _ = 1, 50 do
+            local Class = with_module(finally, "spec.stateful",
+                table_at(last))
+            last = tostring(Class)
+            function Class.new()
+                return setmetatable({}, Class)
+            end
+            function Class.__reduce()
+                return Class.new
+            end
+            assert.are.equal(Class, getmetatable(copy(Class.new())))
+            package.loaded["spec.stateful"], Class = nil, nil
+            collectgarbage()
+            collectgarbage()
+        end
+    end)
+end)
+
 describe("pickle refuses states", function()
     it("of what has no __setstate, on either side", function()
         local Class = new_class(finally)

@@ -101,6 +101,23 @@ describe("a pool's end", function()
         assert.is_true(mp.monotonic() - begin < 1)
     end)
 
+    it("does not wait for a job that an error kept from its caller",
+        function()
+            local native = require "mp.core".pool
+            assert.is_true(timed(function()
+                local pool <close> = mp.Pool(2)
+                debug.sethook(function()
+                    if debug.getinfo(2, "f").func == native.job then
+                        debug.sethook()
+                        error("from outside", 0)
+                    end
+                end, "r")
+                local ok, e = pcall(pool.map, pool, sleep, {20, 20})
+                debug.sethook()
+                assert.are.same({false, "from outside"}, {ok, e})
+            end) < 5)
+        end)
+
     it("by its block is harmless after close, join, terminate", function()
         local kept
         do

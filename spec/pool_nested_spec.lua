@@ -54,7 +54,7 @@ describe("a pool in its own tasks", function()
             .. "pickled, but to the pool's own tasks"
         local other <close> = mp.Pool(1)
         local _, text = tools.failure("PicklingError", mp.pickle.dumps, pool)
-        assert.are.equal(what, text)
+        assert.is_truthy(text:find(what, 1, true), text)
         tools.failure("PicklingError", other.apply, other, type, {pool})
         local q = mp.Queue()
         tools.failure("PicklingError", q.put, q, pool)

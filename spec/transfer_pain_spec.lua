@@ -284,12 +284,18 @@ describe("transfer of jobs", function()
             refusal(pickle.dumps, job), 1, true)
     end)
 
-    it("says so when a job holds the pool that runs it", function()
-        local pool <close> = mp.Pool(1)
-        assert.matches("'Pool': .*upvalue 'pool' of function at",
-            refusal(pool.apply, pool, function() return pool end))
-        assert.are.equal(1, pool:apply(function() return 1 end))
-    end)
+    it("says so when a job holds another pool than that which runs it",
+        function()
+            local pool <close> = mp.Pool(1)
+            local other <close> = mp.Pool(1)
+            assert.matches("'Pool': .*upvalue 'pool' of function at.*; pool "
+                .. "objects cannot be passed between processes or pickled, "
+                .. "but to the pool's own tasks",
+                refusal(other.apply, other, function() return pool end))
+            assert.matches("'Pool': result",
+                refusal(pool.apply, pool, function() return pool end))
+            assert.are.equal(1, pool:apply(function() return 1 end))
+        end)
 
     it("sends megabytes in one value", function()
         local list = {}

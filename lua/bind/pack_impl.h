@@ -106,7 +106,7 @@ enum {
 
 /* User values of the store. */
 enum { STORE_SPARE = 1, STORE_PATHS, STORE_OBJECTS, STORE_CLASSES,
-       STORE_NAMELESS, STORE_VALUES = STORE_NAMELESS };
+       STORE_NAMELESS, STORE_LOADED, STORE_VALUES = STORE_LOADED };
 
 /* One per Lua state, in the registry: the idle encoder, and the names by
    which modules, classes and C functions travel. */

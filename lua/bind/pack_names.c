@@ -224,7 +224,8 @@ static void push_root(lua_State *L) {
     lua_pushlstring(L, root, sizeof root);
 }
 
-/* What package.loaded holds, as a number that changes with it. */
+/* What package.loaded holds, as a number that changes with it: as long as
+   what it was made of is there (keep_loaded), addresses are not used again. */
 static uint64_t fingerprint(lua_State *L) {
     uint64_t sum = 0;
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
@@ -236,6 +237,23 @@ static uint64_t fingerprint(lua_State *L) {
     }
     lua_pop(L, 1);
     return sum;
+}
+
+/* Keeps what the next fingerprints are compared with. */
+static void keep_loaded(lua_State *L) {
+    pack_store_push(L);
+    lua_newtable(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    int loaded = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, loaded)) {
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        lua_rawset(L, loaded - 1);
+    }
+    lua_pop(L, 1);
+    lua_setiuservalue(L, -2, STORE_LOADED);
+    lua_pop(L, 1);
 }
 
 /* Names what was registered, the reserved name included. */
@@ -338,6 +356,7 @@ void pack_names_scan(lua_State *L, pack_store *store) {
     scan_classes(L, &s);
     scan_modules(L, &s, loaded);
     scan_all_members(L, &s, loaded, 0);
+    keep_loaded(L);
     store->fingerprint = now;
     lua_settop(L, top);
 }

@@ -62,6 +62,16 @@ static bool callable(lua_State *L, int idx) {
     return true;
 }
 
+/* The thing above `bottom` was reduced to no function, which is above it, but
+   perhaps to nil and the reason. */
+static void refuse_reduced(lua_State *L, packer *k, int bottom) {
+    const char *why = "its __reduce returned no function to rebuild it";
+    if (lua_isnil(L, bottom + 2) && lua_type(L, bottom + 3) == LUA_TSTRING)
+        why = lua_tostring(L, bottom + 3);
+    lua_pushvalue(L, bottom + 1);
+    pack_refuse(L, k, "%s", why);
+}
+
 /* With the reducing function on top, and under it the thing, above
    `bottom`: calls it, and opens a frame on the list of its results. The
    thing is replaced by the list. `name`: rebuilt by the registered
@@ -72,10 +82,7 @@ static pack_step reduce(lua_State *L, packer *k, int bottom,
     lua_pushvalue(L, bottom + 1);
     lua_call(L, 1, LUA_MULTRET);
     k->epoch++; /* a string seen before the call may be gone */
-    if (!name && !callable(L, bottom + 2)) {
-        lua_settop(L, bottom + 1);
-        pack_refuse(L, k, "its __reduce returned no function to rebuild it");
-    }
+    if (!name && !callable(L, bottom + 2)) refuse_reduced(L, k, bottom);
     int n = gather(L, bottom + 1);
     lua_settop(L, bottom + 2);
     bool state = has_state(L, k, bottom + 1);

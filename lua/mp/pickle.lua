@@ -9,6 +9,7 @@
 --
 -- Metafields say how else an object travels:
 --   __reduce(obj) -> rebuild, values...   it is rebuild(values...) there
+--   __reduce(obj) -> nil, reason          it cannot be pickled
 --   __getstate(obj) -> state
 --   __setstate(obj, state)   is called when obj is made: by rebuild, or as an
 --                            empty table with its metatable. The state may

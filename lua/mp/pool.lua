@@ -315,8 +315,8 @@ end
 
 function Pool:__reduce()
     if self ~= sending then
-        errors._raise("PicklingError", "pool objects cannot be passed "
-            .. "between processes or pickled, but to the pool's own tasks")
+        return nil, "pool objects cannot be passed between processes or "
+            .. "pickled, but to the pool's own tasks"
     end
     return M._own
 end
@@ -571,6 +571,9 @@ end
 --- Seconds between two looks at iterators that still need feeding.
 local FEED_SLICE <const> = 0.01
 
+--- Seconds after which the end is waited for with jobs that are garbage gone.
+local GARBAGE_AFTER <const> = 0.05
+
 --- Waits until the workers have ended, after close() or terminate(); runs
 --- the callbacks meanwhile. Iterators that were not read to their end keep
 --- their results.
@@ -580,13 +583,21 @@ function Pool:join(...)
     if self._core:state() == "run" then
         errors._raise("StateError", "Pool is still running")
     end
+    local slice = GARBAGE_AFTER
     repeat
         run_callbacks(self)
         local unread = false
         for job in pairs(self._streams) do
             unread = job:stash() or unread
         end
-    until self._core:join(unread and FEED_SLICE or nil)
+        local ended = self._core:join(unread and FEED_SLICE or slice)
+        if not ended and not unread and slice then
+            -- An error that came from outside (Ctrl-C, a hook) may have kept
+            -- a job from whoever asked for it: collected, it is cancelled.
+            collectgarbage()
+            slice = nil
+        end
+    until ended
     run_callbacks(self)
 end
 

@@ -115,8 +115,7 @@ function SharedMemoryManager:__tostring()
 end
 
 function SharedMemoryManager.__reduce()
-    errors._raise("PicklingError",
-        "a SharedMemoryManager cannot be passed between processes")
+    return nil, "it belongs to the process that made it"
 end
 
 M.SharedMemoryManager = SharedMemoryManager
