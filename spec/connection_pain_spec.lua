@@ -152,6 +152,38 @@ describe("a connection", function()
     end)
 end)
 
+describe("an interrupted message", function()
+    it("CON-03 PAIN-12 has its shared objects when its rest comes", function()
+        local l <close> = Listener{authkey = "k"}
+        local go = mp.Event()
+        local p = start(function(address)
+            local c <close> = require("mp.connection").Client(address, nil,
+                "k")
+            assert(go:wait(20))
+            local queue = c:recv()[2]
+            assert(c:recv() == "next")
+            queue:put("well")
+            c:send(queue:get())
+        end, l.address)
+        local c <close> = l:accept(20)
+        debug.sethook(function()
+            if debug.getinfo(2, "S").source == "return" then
+                debug.sethook()
+                error("stop", 0)
+            end
+        end, "c")
+        local _, e = pcall(c.send, c, {("x"):rep(5 << 20), mp.Queue()})
+        debug.sethook()
+        assert.are.equal("stop", e)
+        collectgarbage()
+        collectgarbage()
+        go:set()
+        c:send("next")
+        assert.are.equal("well", c:recv())
+        finish(p)
+    end)
+end)
+
 describe("a listener", function()
     it("CON-17 PAIN-13 is not kept waiting by callers that say nothing",
         function()

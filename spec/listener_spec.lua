@@ -101,6 +101,14 @@ describe("a listener", function()
         failure("TypeError", Listener().accept, mp.Lock())
     end)
 
+    it("CON-16 CON-19 takes no zero byte in a host, and stays", function()
+        assert.are.equal("Client: '127.0.0.1' is no host", (failure(
+            "ValueError", Client, {"127.0.0.1\0.example", 1})))
+        local l <close> = Listener()
+        assert.are.equal("cannot pickle a Listener: it belongs to the process "
+            .. "that made it", (failure("PicklingError", mp.pickle.dumps, l)))
+    end)
+
     it("CON-19 tells who calls nobody why", function()
         local _, e = failure("OSError", Client, "/nowhere/at/all")
         assert.are.equal("ENOENT", e.code)
@@ -154,6 +162,18 @@ describe("a listener", function()
             answer(l)
             finish(p)
         end
+    end)
+
+    it("CON-17 CON-20 asks all who have connected, whatever one of them says",
+        function()
+        local l <close> = Listener{authkey = "k"}
+        local strange <close> = Client(l.address)
+        strange:send_bytes("no answer")
+        local patient <close> = Client(l.address)
+        failure("AuthenticationError", l.accept, l, 0)
+        -- Who polls the listener hears of nobody now, and needs not.
+        assert.is_true(patient:poll(5))
+        assert.matches("^#CHALLENGE#", patient:recv_bytes())
     end)
 
     it("CON-19 CON-20 its caller finds out that it has another key",

@@ -89,26 +89,42 @@ static int run_hooks(lua_State *L) {
 }
 
 /* A hook that raises leaves the message where it is: the rest goes ahead of
-   the next one. */
+   the next one, so what holds its shared objects (`hold`: at this index; 0:
+   nothing) stays. */
 static void interrupted(lua_State *L, connection *o,
-                        const mp_conn_message *m, const char *fn) {
-    luaL_checkstack(L, 4, "a hook");
+                        const mp_conn_message *m, int hold, const char *fn) {
+    luaL_checkstack(L, 12, "a hook");
     lua_pushcfunction(L, run_hooks);
     o->busy = true;
     int r = lua_pcall(L, 0, 0, 0);
     o->busy = false;
     if (r == LUA_OK && o->conn.fd >= 0) return;
     if (o->conn.fd >= 0) mp_conn_give_up(&o->conn, m);
+    if (hold && o->conn.out.rest) {
+        lua_pushvalue(L, hold);
+        connection_held(L);
+    }
     if (r != LUA_OK) lua_error(L);
     check_open(L, &o->conn, fn);
 }
 
-void connection_send(lua_State *L, connection *o, const mp_conn_message *m,
-                     const char *fn) {
+static void send_all(lua_State *L, connection *o, const mp_conn_message *m,
+                     int hold, const char *fn) {
     int r;
     while ((r = mp_conn_send(&o->conn, m, MP_FOREVER)) == -EINTR)
-        interrupted(L, o, m, fn);
+        interrupted(L, o, m, hold, fn);
     if (r < 0) connection_send_failed(L, r, fn);
+}
+
+void connection_send(lua_State *L, connection *o, const mp_conn_message *m,
+                     const char *fn) {
+    send_all(L, o, m, 0, fn);
+}
+
+void connection_send_held(lua_State *L, connection *o,
+                          const mp_conn_message *m, const char *fn) {
+    send_all(L, o, m, lua_gettop(L), fn);
+    connection_held(L);
 }
 
 /* try_send_bytes(string) -> was all of it sent? If not, it is to be called

@@ -32,6 +32,11 @@ int connection_send_failed(lua_State *L, int r, const char *fn);
 void connection_send(lua_State *L, connection *o, const mp_conn_message *m,
                      const char *fn);
 
+/* The same for a message whose shared objects are kept by what
+   connection_hold has pushed; pops it. */
+void connection_send_held(lua_State *L, connection *o,
+                          const mp_conn_message *m, const char *fn);
+
 /* Receives: 0, or what `fn` has a form of its own for: -ETIMEDOUT, -EPIPE.
    Else raises. */
 int connection_receive(lua_State *L, mp_conn *c, size_t most,

@@ -54,8 +54,10 @@ int connection_send_value(lua_State *L) {
             connection_hold(L, out->handles, out->nhandles);
     mp_conn_message m = {.body = out->data, .size = out->len,
                          .fds = baggage.fds, .n_fds = baggage.n};
-    connection_send(L, o, &m, "send");
-    if (held) connection_held(L);
+    if (held)
+        connection_send_held(L, o, &m, "send");
+    else
+        connection_send(L, o, &m, "send");
     pack_end(L, 3);
     return 0;
 }

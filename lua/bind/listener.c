@@ -38,12 +38,16 @@ static void address_at(lua_State *L, int arg, const char *fn,
     mp_family family = family_at(L, arg);
     size_t size;
     const char *name = luaL_checklstring(L, arg + 1, &size);
-    int r = family == MP_UNIX
-                ? mp_address_unix(a, name, size)
-                : mp_address_inet(a, family, name,
-                                  (uint16_t)luaL_checkinteger(L, arg + 2));
+    bool path = family == MP_UNIX;
+    int r = -EINVAL;
+    if (path)
+        r = mp_address_unix(a, name, size);
+    else if (strlen(name) == size)
+        r = mp_address_inet(a, family, name,
+                            (uint16_t)luaL_checkinteger(L, arg + 2));
     if (r == -EINVAL)
-        bind_error(L, "ValueError", "%s: '%s' is no path", fn, name);
+        bind_error(L, "ValueError", "%s: '%s' is no %s", fn, name,
+                   path ? "path" : "host");
     if (r == 0) return;
     lua_pushfstring(L, "%s: %s", fn, *name ? name : "abstract address");
     bind_oserror(L, r, lua_tostring(L, -1));
@@ -179,6 +183,11 @@ static int listener_tostring(lua_State *L) {
     return 1;
 }
 
+static int listener_reduce(lua_State *L) {
+    return bind_error(L, "PicklingError", "cannot pickle a Listener: it "
+                      "belongs to the process that made it");
+}
+
 /* A field, or (upvalue 1) a method. */
 static int listener_index(lua_State *L) {
     lua_settop(L, 2);
@@ -197,6 +206,7 @@ static void push_metatable(lua_State *L) {
     static const luaL_Reg meta[] = {{"__gc", listener_close},
                                     {"__close", listener_close},
                                     {"__tostring", listener_tostring},
+                                    {"__reduce", listener_reduce},
                                     {NULL, NULL}};
     static const luaL_Reg methods[] = {{"accept", listener_accept},
                                        {"close", listener_close},

@@ -42,7 +42,7 @@ end
 ---@param conn userdata Connection of this machine
 ---@param handle integer the descriptor, which stays the caller's
 ---@param _ any for programs that name the receiver's process
--- Raises TypeError, what send raises; PicklingError over a connection that carries none.
+-- Raises TypeError, what send raises; PicklingError over one that has none.
 function M.send_handle(conn, handle, _, ...)
     named.no_more("send_handle", 3, ...)
     check_connection("send_handle", conn)

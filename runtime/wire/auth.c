@@ -153,6 +153,13 @@ static int send(mp_auth *a, mp_conn *c, int step, mp_deadline deadline) {
     return step == JUDGE && a->verdict < 0 ? a->verdict : r;
 }
 
+int mp_auth_ask(mp_auth *a, mp_conn *c, mp_deadline deadline) {
+    if (a->step > 0 || steps[a->role][0] != ASK) return 0;
+    int r = send(a, c, ASK, deadline);
+    if (r == 0) a->step++;
+    return r;
+}
+
 int mp_auth_run(mp_auth *a, mp_conn *c, const mp_key *key,
                 mp_deadline deadline) {
     int step;

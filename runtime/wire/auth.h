@@ -50,6 +50,10 @@ typedef struct mp_auth {
 /* `digest` is the one we ask for. */
 void mp_auth_begin(mp_auth *a, mp_auth_role role, mp_digest digest);
 
+/* Sends the first message, if that is ours and has not gone: from then on it
+   is the peer's turn, which who waits by poll hears of. Blocks. */
+int mp_auth_ask(mp_auth *a, mp_conn *c, mp_deadline deadline);
+
 /* Goes on until it is done, or has to wait beyond the deadline. Blocks. */
 int mp_auth_run(mp_auth *a, mp_conn *c, const mp_key *key,
                 mp_deadline deadline);

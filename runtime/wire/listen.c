@@ -60,6 +60,9 @@ static int add_caller(mp_listener *l, int fd, const mp_address *address) {
     caller->until = (mp_deadline){mp_now_ns() + l->patience_ns};
     if (l->n == MP_LISTENER_CALLERS) drop_caller(l, 0);
     l->callers[l->n++] = caller;
+    /* At once: `attend` may end before his turn, and who polls would wait for
+       his word, and he for ours. If it fails, `attend` sees to it. */
+    mp_auth_ask(&caller->auth, &caller->conn, MP_AT_ONCE);
     return 0;
 }
 
