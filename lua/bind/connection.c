@@ -14,7 +14,6 @@
 #include "bind/cells.h"
 #include "bind/core.h"
 #include "bind/inherit.h"
-#include "os/pages.h"
 
 #define NAME "Connection"
 
@@ -183,46 +182,6 @@ int connection_receive(lua_State *L, mp_conn *c, size_t most,
     return r;
 }
 
-/* ---- large strings -------------------------------------------------- */
-
-typedef struct allocator {
-    lua_Alloc alloc;
-    void *ud;
-} allocator;
-
-/* The state's allocator, and a hint to the kernel about what is fresh. */
-static void *allocate_large(void *ud, void *block, size_t old, size_t size) {
-    const allocator *a = ud;
-    void *fresh = a->alloc(a->ud, block, old, size);
-    if (fresh && !block && size >= CONNECTION_LARGE)
-        mp_pages_large(fresh, size);
-    return fresh;
-}
-
-static int push_string(lua_State *L) {
-    const luaL_Buffer *bytes = lua_touserdata(L, 1);
-    lua_pushlstring(L, bytes->b, bytes->n);
-    return 1;
-}
-
-void connection_push_bytes(lua_State *L, const void *data, size_t size) {
-    if (size < CONNECTION_LARGE) {
-        lua_pushlstring(L, data, size);
-        return;
-    }
-    /* Nothing but the place and the length is looked at. */
-    luaL_Buffer bytes = {.b = (char *)(uintptr_t)data, .n = size};
-    allocator a;
-    luaL_checkstack(L, 4, "a message");
-    a.alloc = lua_getallocf(L, &a.ud);
-    lua_pushcfunction(L, push_string);
-    lua_pushlightuserdata(L, &bytes);
-    lua_setallocf(L, allocate_large, &a);
-    int r = lua_pcall(L, 1, 1, 0);
-    lua_setallocf(L, a.alloc, a.ud);
-    if (r != LUA_OK) lua_error(L);
-}
-
 /* ---- bytes ---------------------------------------------------------- */
 
 static lua_Integer count_at(lua_State *L, int arg, const char *fn,
@@ -296,7 +255,7 @@ static int connection_recv_bytes(lua_State *L) {
     int r = connection_receive(L, c, (size_t)most, &m, MP_FOREVER,
                                "recv_bytes");
     if (r < 0) return connection_raise_end(L, "recv_bytes");
-    connection_push_bytes(L, m.data, m.size);
+    lua_pushlstring(L, (const char *)m.data, m.size);
     mp_conn_release(c);
     return 1;
 }
@@ -306,7 +265,7 @@ static int too_short(lua_State *L, mp_conn *c, const mp_conn_received *m,
                      size_t cell) {
     const char *how =
         m->size % cell ? ", and ends within a cell of the array" : "";
-    connection_push_bytes(L, m->data, m->size);
+    lua_pushlstring(L, (const char *)m->data, m->size);
     mp_conn_release(c);
     bind_pusherror(L, "BufferTooShort", "recv_bytes_into: the message has "
                    "%I bytes%s", (lua_Integer)m->size, how);

@@ -45,12 +45,6 @@ int connection_receive(lua_State *L, mp_conn *c, size_t most,
 
 int connection_raise_end(lua_State *L, const char *fn);
 
-/* Pushes bytes as a string. A large one gets large pages, if there are any:
-   getting them one by one would cost more than the copying. */
-void connection_push_bytes(lua_State *L, const void *data, size_t size);
-
-enum { CONNECTION_LARGE = 4 << 20 }; /* ... from so many bytes on */
-
 /* Adds to the table on top what makes listeners and their clients, and the
    pollfd of a Listener: connection_pollfd's. (listener.c) */
 void bind_listener_open(lua_State *L);

@@ -136,7 +136,7 @@ static void push_received(lua_State *L, mp_conn *c,
             load_taken(L, c, m);
             return;
         }
-        connection_push_bytes(L, m->data + at, m->size - at);
+        lua_pushlstring(L, (const char *)m->data + at, m->size - at);
         mp_conn_release(c);
     }
 }

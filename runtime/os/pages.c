@@ -21,10 +21,3 @@ void *mp_pages_map(size_t size, size_t align) {
 }
 
 void mp_pages_unmap(void *pages, size_t size) { munmap(pages, size); }
-
-void mp_pages_large(void *bytes, size_t size) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = ((uintptr_t)bytes + page - 1) & ~(page - 1);
-    uintptr_t to = ((uintptr_t)bytes + size) & ~(page - 1);
-    if (from < to) madvise((void *)from, to - from, MADV_HUGEPAGE);
-}

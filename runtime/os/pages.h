@@ -14,8 +14,4 @@ void *mp_pages_map(size_t size, size_t align);
 /* Gives back what mp_pages_map returned for this size. */
 void mp_pages_unmap(void *pages, size_t size);
 
-/* Tells the kernel that large pages suit these bytes, as far as they are
-   whole pages of ours that were not touched yet. No more than a hint. */
-void mp_pages_large(void *bytes, size_t size);
-
 #endif

@@ -8,7 +8,6 @@
 
 #include "base/bytes.h"
 #include "os/fd.h"
-#include "os/pages.h"
 #include "os/socket.h"
 #include "wire/conn.h"
 #include "wire/conn_impl.h"
@@ -278,7 +277,6 @@ int mp_conn_take(mp_conn *c, const mp_conn_received *m, mp_conn_taken *t) {
         t->cap = 0;
         t->block = malloc(m->size ? m->size : 1);
         if (t->block) {
-            mp_pages_large(t->block, m->size);
             memcpy(t->block, m->data, m->size);
             t->message.data = t->block;
             t->message.shared = false;
