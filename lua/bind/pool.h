@@ -83,7 +83,7 @@ void bind_worker_serve(mp_pool_shm *pool, uint32_t index,
 struct mp_boot_shm;
 
 /* Tells the workers of a new pool what they are to know: the values at
-   `first`, as many as lua/mp/pool.lua's _fresh_hooks takes there. `birth`: as
+   `first`, as many as lua/mp/pool_hooks.lua's of_worker takes. `birth`: as
    in bind_boot_message. Raises as that. */
 void bind_pool_tell(lua_State *L, pool_ud *pool, int birth, int first);
 

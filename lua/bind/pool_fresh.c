@@ -90,7 +90,7 @@ static int make_hooks(lua_State *L) {
     lua_insert(L, 1);
     bool ok = lua_pcall(L, 1, LUA_MULTRET, 0) == LUA_OK;
     int n = lua_gettop(L);
-    bind_push_member(L, "mp.pool", "_fresh_hooks");
+    bind_push_member(L, "mp.pool_hooks", "of_worker");
     lua_insert(L, 1);
     lua_pushboolean(L, ok);
     lua_insert(L, 2);
