@@ -6,6 +6,7 @@
 #include "bind/interrupt.h"
 #include "bind/message.h"
 #include "bind/process.h"
+#include "bind/spare.h"
 #include "bind/worker.h"
 #include "mem/object.h"
 #include "os/resident.h"
@@ -66,13 +67,19 @@ bool bind_worker_help(lua_State *L, mp_pool_shm *pool, mp_job_shm *job) {
 
 /* ---- a worker's life ------------------------------------------------- */
 
+/* What this process has to itself and needs. */
+static uint64_t weight(void) {
+    bind_spare_drop();
+    return mp_resident_bytes();
+}
+
 /* One that has grown too much is replaced. Not asked after each of many short
    ranges: that would take longer than they do. */
 static void weigh(worker *w) {
     int64_t now = mp_now_ns();
     if (now - w->weighed < WEIGH_NS) return;
     w->weighed = now;
-    if (mp_resident_bytes() > w->weight + mp_pool_most_bytes(w->pool))
+    if (weight() > w->weight + mp_pool_most_bytes(w->pool))
         mp_worker_wish(w->pool, w->id - 1);
 }
 
@@ -174,7 +181,7 @@ void bind_worker_serve(mp_pool_shm *pool, uint32_t index,
     lua_settop(L, 0);
     bind_task_begin(&w->task, L, w->shm);
     start(L, w);
-    if (mp_pool_most_bytes(pool)) w->weight = mp_resident_bytes();
+    if (mp_pool_most_bytes(pool)) w->weight = weight();
     if (mp_worker_await(pool, index) < 0) return;
     for (int r; (r = mp_worker_claim(pool, index, &w->range)) != -EPIPE;) {
         if (r == 0) {

@@ -12,6 +12,7 @@
 
 #include "bind/boot.h"
 #include "bind/interrupt.h"
+#include "bind/spare.h"
 #include "bind/thread.h"
 #include "cli/cli.h"
 
@@ -232,6 +233,7 @@ static int furnish_thread(lua_State *L) {
 static lua_State *new_thread_state(void) {
     lua_State *L = luaL_newstate();
     if (!L) return NULL;
+    bind_spare_enter(L);
     lua_pushcfunction(L, furnish_thread);
     if (lua_pcall(L, 0, 0, 0) == LUA_OK) return L;
     lua_close(L);
@@ -325,6 +327,7 @@ int mplua_main(int argc, char **argv) {
         cli_message(&c, "cannot create state: not enough memory");
         return EXIT_FAILURE;
     }
+    bind_spare_enter(c.L);
     cli_interrupt_take();
     lua_pushcfunction(c.L, run_protected);
     lua_pushlightuserdata(c.L, &c);

@@ -175,6 +175,8 @@ typedef struct mp_self {
     uint32_t first_slice_ns; /* of a wait; 0 = MP_SLICE_FIRST_NS */
     uint32_t slept_value;    /* what the last sleep slept on */
     const void *slept_on;
+    _Atomic uint32_t *notified; /* who sleeps there is to be woken with the
+                                   next release of an RLock (sync/lock.h) */
     uint32_t empty_spans; /* seen since the last tidying up */
     uint32_t *held; /* local counts by object id; malloc'ed */
     uint32_t held_cap;

@@ -71,6 +71,7 @@ void mp_slot_release(uint32_t index) {
 /* The slot is CLAIMING by this process, for `parent`: makes it LIVE. */
 static int come_alive(mp_self *self, uint32_t index, uint32_t parent) {
     self->index = index;
+    self->notified = NULL; /* the parent's, after a fork */
     self->slot =
         (mp_slot_shm *)(void *)(self->base + MP_SUPER_SIZE) + index;
     self->tag = mp_tag_of(index, atomic_load(&self->slot->gen));

@@ -75,12 +75,13 @@ static mp_ref first_alive(mp_cond_shm *cond) {
 
 /* Gives the lock up, however often it is held. */
 static uint32_t unlock_all(mp_cond_shm *cond) {
-    uint32_t depth = 1;
-    if (cond->recursive) {
-        mp_rlock_shm *rlock = mp_at(cond->lock_at);
-        depth = atomic_load_explicit(&rlock->count, memory_order_relaxed);
+    if (!cond->recursive) {
+        mp_lock_release(mp_cond_lock(cond));
+        return 1;
     }
-    mp_lock_release(mp_cond_lock(cond));
+    mp_rlock_shm *rlock = mp_at(cond->lock_at);
+    uint32_t depth = atomic_load_explicit(&rlock->count, memory_order_relaxed);
+    mp_rlock_leave(rlock);
     return depth;
 }
 
@@ -152,9 +153,13 @@ int mp_cond_notify(mp_cond_shm *cond, uint32_t n) {
     for (; n > 0; n--) {
         mp_ref node = notify_one(cond);
         if (!node) break;
-        /* It may be gone by now; then this wakes nobody, or somebody who
-           looks and sleeps again. */
-        wake(node);
+        /* It may be gone by then; then this wakes nobody, or somebody who
+           looks and sleeps again. A Lock may be released by another, who
+           knows nothing of this. */
+        if (cond->recursive)
+            mp_rlock_wake_later(&mp_waiter_at(node)->state);
+        else
+            wake(node);
     }
     return 0;
 }

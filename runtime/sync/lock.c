@@ -104,6 +104,17 @@ void mp_lock_wake(mp_lock_shm *lock) {
     mp_futex_wake(&lock->word, 1);
 }
 
+void mp_rlock_wake_now(void) {
+    _Atomic uint32_t *word = mp_me->notified;
+    mp_me->notified = NULL;
+    if (word) mp_futex_wake(word, 1);
+}
+
+void mp_rlock_wake_later(_Atomic uint32_t *word) {
+    if (mp_me->notified != word) mp_rlock_wake_now();
+    mp_me->notified = word;
+}
+
 uint32_t mp_lock_owner(const mp_lock_shm *lock) {
     uint32_t tag = load(lock) & MP_TAG_MASK;
     return tag && mp_tag_alive(tag) ? tag : 0;

@@ -96,6 +96,23 @@ static inline bool mp_rlock_try(mp_rlock_shm *rlock) {
 
 int mp_rlock_acquire_slow(mp_rlock_shm *rlock, mp_deadline deadline);
 
+/* For the owner of an RLock that let another go on who will need the lock:
+   that one, who sleeps on `word`, is woken once the lock is free, and so
+   finds it free. One word is kept, a former one is woken now. Nobody else can
+   release the lock; if its owner dies first, the on_death of what `word` is
+   part of wakes. */
+void mp_rlock_wake_later(_Atomic uint32_t *word);
+
+/* Wakes who was to be woken later. */
+void mp_rlock_wake_now(void);
+
+/* Gives it up, however often it is held. The caller holds it. */
+static inline int mp_rlock_leave(mp_rlock_shm *rlock) {
+    int r = mp_lock_release(&rlock->lock);
+    if (mp_me->notified) mp_rlock_wake_now();
+    return r;
+}
+
 /* -EOVERFLOW: acquired 2^32 - 1 times. */
 static inline int mp_rlock_acquire(mp_rlock_shm *rlock,
                                    mp_deadline deadline) {
@@ -112,7 +129,7 @@ static inline int mp_rlock_release(mp_rlock_shm *rlock) {
                               memory_order_relaxed);
         return 0;
     }
-    return mp_lock_release(&rlock->lock);
+    return mp_rlock_leave(rlock);
 }
 
 /* For the check of the object that contains it (mem/check.h). A tag of the

@@ -2,25 +2,31 @@
 
    Stands for runtime/sync/cond.c: mp_cond_wait_begin, mp_cond_wait_sleep,
    mp_cond_wait_relock, mp_cond_wait_end, leave, first_alive, notify_one,
-   mp_cond_notify, bury_one, held_by, on_death; runtime/sync/waiters.c:
+   mp_cond_notify, bury_one, held_by, on_death; runtime/sync/lock.c:
+   mp_rlock_wake_later, mp_rlock_wake_now; runtime/sync/waiters.c:
    mp_waiters_link, mp_waiters_unlink, mp_waiters_settle;
    runtime/mem/object.c: mp_object_reap; runtime/mem/reap.c: mp_reap.
 
    Two consumers wait for items, a producer puts two of them and notifies for
    each. A record is one step, as is taking the mutex, or the lock, also from
    a dead one (mutex.pml, lock.pml). The lock is an object of its own; it may
-   be told of a death before the condition is.
+   be told of a death before the condition is. With LATER it is an RLock, which
+   the producer lets go before it wakes.
 
    Holds: when nothing happens any more, no living consumer sleeps while
    there is an item; with somebody who reaps the dead, or with slices.
 
    run holds -DPARENT
    run holds -DPARENT -DLEAVES -DCRASHES=1
+   run holds -DPARENT -DLATER
+   run holds -DPARENT -DLATER -DLEAVES -DCRASHES=1
    run holds -DSLICES=2
+   run holds -DSLICES=2 -DLATER
    run fails -DPARENT -DMUTANT_ONE_ROUND
    run fails -DPARENT -DMUTANT_NOT_PASSED_ON
    run fails -DPARENT -DMUTANT_HOLDER_IS_SILENT
    run fails -DPARENT -DMUTANT_NOTIFIED_NOT_WOKEN
+   run fails -DPARENT -DLATER -DMUTANT_BURIED_NOT_WOKEN
    run fails -DPARENT -DCRASHES=0 -DMUTANT_UNLOCKED_FIRST
    run fails -DPARENT -DCRASHES=1 -DLEAVES -DMUTANT_LEFT_WITH_IT */
 
@@ -78,7 +84,7 @@ inline leave(node, pass_on, next) {
     }
 }
 
-/* notify_one, and the wake behind it */
+/* notify_one; the node, or 7 */
 inline notify_one(node, next) {
     lock_mutex();
     do
@@ -90,7 +96,10 @@ inline notify_one(node, next) {
         :: atomic { !DEAD(node + 1) } -> atomic { settle(node); break }
         fi
     od;
-    mutex = 0;
+    mutex = 0
+}
+
+inline wake_notified(node) {
 #ifndef MUTANT_NOTIFIED_NOT_WOKEN
     if
     :: atomic { node != 7 -> wake(node) }
@@ -120,7 +129,9 @@ inline reap(v) {
 #endif
 #ifndef MUTANT_HOLDER_IS_SILENT
         if
-        :: atomic { lock == v + 1 || lock == LEFT } -> notify_one(x, y)
+        :: atomic { lock == v + 1 || lock == LEFT } ->
+            notify_one(x, y);
+            wake_notified(x)
         :: atomic { !(lock == v + 1 || lock == LEFT) }
         fi;
 #endif
@@ -138,8 +149,9 @@ inline reap(v) {
         :: else
         fi;
         /* bury_one, at last: it may have left that out */
+        x = 0;
+#ifndef MUTANT_BURIED_NOT_WOKEN
         atomic {
-            x = 0;
             if
             :: state[0] == NOTIFIED -> wake(0)
             :: else
@@ -151,6 +163,7 @@ inline reap(v) {
             :: else
             fi
         }
+#endif
         mutex = 0;
         life[v] = GONE
     :: atomic { life[v] != MARKED }
@@ -245,7 +258,14 @@ more:
     acquire();
     items++;
     notify_one(x, y);
-    atomic { lock = 0; y = 0;
+#ifndef LATER
+    wake_notified(x);
+#endif
+    atomic { lock = 0; y = 0 }
+#ifdef LATER
+    wake_notified(x);
+#endif
+    atomic {
         if
         :: !again -> again = 1; goto more
         :: else

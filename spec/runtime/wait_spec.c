@@ -146,6 +146,54 @@ SPEC("cond: a notify wakes one, the oldest; notify_all all") {
     drop_tokens(t);
 }
 
+static void wait_and_leave(void *argument) {
+    enter(argument);
+    CHECK(wait_in(argument, 20));
+    leave(argument);
+}
+
+/* The place that the oldest of those who wait sleeps on. */
+static _Atomic uint32_t *bed_of_oldest(mp_cond_shm *cond) {
+    return &mp_waiter_at(atomic_load(&cond->waiters.waiting))->state;
+}
+
+SPEC("cond: whom the lock's owner notifies is woken as it lets go") {
+    tokens *t = new_tokens();
+    mp_proc worker[3];
+    for (uint32_t i = 0; i < 3; i++) worker[i] = start_taker(t, i + 1);
+    enter(t->cond);
+    _Atomic uint32_t *bed = bed_of_oldest(t->cond);
+    CHECK_OK(mp_cond_notify(t->cond, 1));
+    CHECK(mp_me->notified == bed);
+    enter(t->cond); /* held twice: to let go once is not to let go */
+    leave(t->cond);
+    CHECK(mp_me->notified == bed);
+    CHECK_OK(mp_cond_notify(t->cond, 1)); /* wakes the one before */
+    CHECK(mp_me->notified && mp_me->notified != bed);
+    leave(t->cond);
+    CHECK(!mp_me->notified);
+    CHECK_SOON(mp_cond_waiting(t->cond) == 3);
+    kill_all(worker, 3);
+    drop_tokens(t);
+}
+
+SPEC("cond: a Lock's notified are woken at once: others may release it") {
+    uint32_t lock_id, lock_gen, id, gen;
+    CHECK_OK(mp_lock_create(&lock_id, &lock_gen));
+    CHECK_OK(mp_cond_create(lock_id, mp_object_block(lock_id), false, &id,
+                            &gen));
+    mp_cond_shm *cond = mp_object_block(id);
+    mp_proc waiter = start(wait_and_leave, cond);
+    CHECK_SOON(mp_cond_waiting(cond) == 1);
+    enter(cond);
+    CHECK_OK(mp_cond_notify(cond, 1));
+    CHECK(!mp_me->notified);
+    leave(cond);
+    CHECK_EQ(finish(&waiter), 0);
+    mp_object_detach(id);
+    mp_object_detach(lock_id);
+}
+
 SPEC("cond: a dead waiter is passed over") {
     tokens *t = new_tokens();
     mp_proc first = start_taker(t, 1);
@@ -168,12 +216,6 @@ static void snatch(void *object, uint32_t dead_tag) {
     (void)object, (void)dead_tag;
     if (mp_me->tag != snatcher) return;
     mp_lock_acquire(snatched, MP_AT_ONCE); /* if the notified one has not */
-}
-
-static void wait_and_leave(void *argument) {
-    enter(argument);
-    CHECK(wait_in(argument, 20));
-    leave(argument);
 }
 
 static void hold(void *argument) {

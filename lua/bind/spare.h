@@ -1,0 +1,29 @@
+/* The allocator of states that are the program's own: the one they had, but
+   of the large blocks that are freed the last ones are kept for the next that
+   are about as large. Whoever receives large messages one after the other
+   would else get new memory for each, which the kernel clears page by page:
+   that takes longer than copying the message.
+
+   Invariant: each block is one of the allocator before; those that a process
+   keeps have BIND_SPARE_LEAST bytes each at least, and BIND_SPARE_MOST
+   together at most. A forked child gives back what it inherited: its pages
+   are the parent's.
+   Safe: threads; a child after fork. Blocks: never. */
+#ifndef MP_BIND_SPARE_H
+#define MP_BIND_SPARE_H
+
+#include <lua.h>
+#include <stdbool.h>
+
+enum { BIND_SPARE_LEAST = 1 << 20, BIND_SPARE_MOST = 256 << 20 }; /* bytes */
+
+/* From now on `L`, which luaL_newstate made, allocates so. */
+void bind_spare_enter(lua_State *L);
+
+/* Is this the allocator that bind_spare_enter sets? */
+bool bind_spare_is(lua_Alloc f);
+
+/* Gives back what is kept; for whoever is about to measure. */
+void bind_spare_drop(void);
+
+#endif
