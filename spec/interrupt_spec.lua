@@ -379,6 +379,36 @@ describe("Ctrl-C", function()
         end)
     end
 
+    -- One that comes early ---------------------------------------------------
+
+    for _, method in ipairs{"fork", "forkserver"} do
+        it("PAIN-12 before a child of " .. method .. " has begun is the "
+            .. "child's: it closes nothing of its parent's", function()
+            local p <close> = start(([[
+                local owner = mp.getpid()
+                local mine <close> = setmetatable({}, {__close = function()
+                    if mp.getpid() ~= owner then say "closed in a child" end
+                end})
+                say "ready"
+                for i = 1, 20 do
+                    local p = mp.get_context("%s").Process{target = mp.sleep,
+                        args = {60}, name = "early"}
+                    p:start() p:interrupt() p:join()
+                    say(p.exitcode)
+                end]]):format(method))
+            assert.are.equal("ready", p:line())
+            for _ = 1, 20 do
+                assert.are.equal("1", p:line())
+            end
+            p.family = {}
+            local how, code, err = p:finish()
+            assert.are.same({"exit", 0}, {how, code})
+            for line in err:gmatch("Process[^\n]*") do
+                assert.is_truthy(line:find("^Process early"), line)
+            end
+        end)
+    end
+
     -- The second one --------------------------------------------------------
 
     it("PAIN-12 a second time ends what the first has not yet ended",

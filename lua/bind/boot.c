@@ -7,11 +7,12 @@
 #include <unistd.h>
 
 #include "bind/bind.h"
+#include "bind/child.h"
 #include "bind/globals.h"
+#include "bind/interrupt.h"
 #include "bind/message.h"
 #include "bind/pack.h"
 #include "bind/pool.h"
-#include "bind/process.h"
 #include "mem/heap.h"
 #include "mem/slot.h"
 #include "proc/family.h"
@@ -62,6 +63,7 @@ static int settle(lua_State *L) {
     lua_pushvalue(L, THE_BIRTH);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &BIRTH);
     receive_birth(L, THE_BIRTH + 1);
+    bind_interrupt_hold(L, false);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -212,7 +214,9 @@ int bind_boot_run(lua_State *L, mp_boot_shm *boot) {
     lua_pushcfunction(L, report);
     lua_pushcfunction(L, run_message);
     lua_pushlightuserdata(L, boot);
+    bind_interrupt_hold(L, true); /* until settle has told who it is */
     int status = lua_pcall(L, 1, 0, handler);
+    bind_interrupt_hold(L, false);
     /* Its handler is not called. */
     if (status == LUA_ERRMEM) fprintf(stderr, "mplua: not enough memory\n");
     return status == LUA_OK ? EXIT_SUCCESS : EXIT_FAILURE;

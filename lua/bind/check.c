@@ -114,3 +114,11 @@ void bind_push_member(lua_State *L, const char *module, const char *name) {
     lua_replace(L, -3);
     lua_pop(L, 1);
 }
+
+void bind_push_hook(lua_State *L, const char *name, lua_CFunction hook) {
+    lua_newuserdatauv(L, 0, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, hook);
+    lua_setfield(L, -2, name);
+    lua_setmetatable(L, -2);
+}

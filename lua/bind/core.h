@@ -22,6 +22,9 @@ void bind_descriptor_open(lua_State *L); /* core.DupFd */
 void bind_wait_open(lua_State *L);    /* core.wait */
 void bind_debug_open(lua_State *L);   /* core.debug */
 
+/* Pushes a userdata that has nothing but this metamethod. (check.c) */
+void bind_push_hook(lua_State *L, const char *name, lua_CFunction hook);
+
 /* Gives the math.randomseed on top (popped) a seed that nobody can foretell;
    anything else there is left alone. (system.c) */
 void bind_reseed(lua_State *L);

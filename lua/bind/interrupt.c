@@ -11,6 +11,7 @@
 static lua_State *volatile running;      /* whose hook the handler sets */
 static lua_State *main_thread;           /* of its state */
 static volatile sig_atomic_t on_its_way;
+static bool held;
 
 /* The user's own hook, which ours stands in for. */
 static lua_Hook user_hook;
@@ -37,6 +38,10 @@ void bind_interrupt_of(lua_State *L) {
     running = L;
 }
 
+void bind_interrupt_hold(lua_State *L, bool hold) {
+    if (main_thread && main_of(L) == main_thread) held = hold;
+}
+
 /* One that came before is to reach what runs now. */
 void bind_interrupt_in_child(lua_State *L) {
     bool came = on_its_way;
@@ -48,6 +53,7 @@ void bind_interrupt_in_child(lua_State *L) {
 
 static void on_hook(lua_State *L, lua_Debug *ar) {
     (void)ar;
+    if (held) return;
     bind_interrupt_raise(L);
     /* A coroutine had it from its maker, and all is over. */
     lua_sethook(L, user_hook, user_mask, user_count);
@@ -66,7 +72,7 @@ bool bind_interrupt_on_signal(void) {
 }
 
 void bind_interrupt_raise(lua_State *L) {
-    if (!on_its_way) return;
+    if (!on_its_way || held) return;
     luaL_checkstack(L, 8, "Ctrl-C");
     if (main_of(L) != main_thread) return;
     bind_interrupt_forget();

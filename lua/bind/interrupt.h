@@ -31,6 +31,10 @@ void bind_interrupt_forget(void);
    runs. */
 bool bind_interrupt_on_signal(void);
 
+/* While it is held in L's state, what is on its way stays there: where no
+   pcall stands around a call of Lua, or nobody could say whose it is. */
+void bind_interrupt_hold(lua_State *L, bool hold);
+
 /* Raises in L what is on its way to its state, if anything. */
 void bind_interrupt_raise(lua_State *L);
 

@@ -4,6 +4,7 @@
 
 #include "bind/bind.h"
 #include "bind/code.h"
+#include "bind/interrupt.h"
 #include "bind/pack_impl.h"
 
 /* Of a missing name an error shows so many parts, and bytes of each. */
@@ -107,9 +108,11 @@ static void require_module(unpacker *u) {
     lua_pushliteral(L, "require");
     lua_rawget(L, -2);
     lua_pushvalue(L, -3);
-    if (lua_pcall(L, 1, 1, 0) != LUA_OK)
+    if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+        if (bind_is_interrupted(L, -1)) lua_error(L);
         bind_error(L, "PicklingError", "cannot load module '%s': %s", name,
                    luaL_tolstring(L, -1, NULL));
+    }
     lua_replace(L, -3);
     lua_pop(L, 1);
 }

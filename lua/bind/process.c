@@ -17,6 +17,7 @@
 
 #include "bind/bind.h"
 #include "bind/boot.h"
+#include "bind/child.h"
 #include "bind/core.h"
 #include "bind/gc.h"
 #include "bind/interrupt.h"
@@ -44,7 +45,7 @@ typedef struct child {
 static const bind_class child_class = {.name = "Child"};
 
 /* Keys of the registry: their addresses. */
-static const char CHILDREN, KIT, SENTINEL, AT_END;
+static const char CHILDREN, SENTINEL;
 
 /* ---- the end -------------------------------------------------------- */
 
@@ -61,24 +62,6 @@ static int end_state(lua_State *L) {
     return 0;
 }
 
-/* ---- mp.util -------------------------------------------------------- */
-
-/* at_end(function): what a child calls before it ends. */
-static int process_at_end(lua_State *L) {
-    luaL_checktype(L, 1, LUA_TFUNCTION);
-    lua_settop(L, 1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &AT_END);
-    return 0;
-}
-
-void bind_child_end(lua_State *L) {
-    if (!lua_checkstack(L, 4)) return;
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &AT_END) == LUA_TFUNCTION)
-        lua_pcall(L, 0, 0, 0);
-    else
-        lua_pop(L, 1);
-}
-
 /* finish(): ends the daemons of this state, and awaits its other children. */
 static int process_finish(lua_State *L) {
     mp_family_end(lua_topointer(L, LUA_REGISTRYINDEX));
@@ -92,52 +75,6 @@ static int process_tempdir(lua_State *L) {
     if (r < 0) return bind_oserror(L, r, "get_temp_dir");
     lua_pushstring(L, path);
     return 1;
-}
-
-/* ---- a child's state ------------------------------------------------ */
-
-/* The guard's __close: the state is being closed by an os.exit that was
-   taken before the fork. Its code cannot be known here; going on would run
-   what the parent has to close. */
-static int guard_close(lua_State *L) {
-    (void)L;
-    mp_family_exit(EXIT_SUCCESS);
-}
-
-/* What a child needs, at hand in one list. */
-enum { KIT_GUARD = 1, KIT_OS, KIT_EXIT, KIT_CHILD_EXIT, KIT_SEED };
-
-/* os.exit = bind_thread_exit; one in Lua is the user's own and ends in the one
-   in C. */
-static void replace_exit(lua_State *L, int kit) {
-    if (lua_rawgeti(L, kit, KIT_OS) == LUA_TTABLE) {
-        lua_rawgeti(L, kit, KIT_EXIT);
-        lua_rawget(L, -2);
-        if (lua_iscfunction(L, -1)) {
-            lua_rawgeti(L, kit, KIT_EXIT);
-            lua_rawgeti(L, kit, KIT_CHILD_EXIT);
-            lua_rawset(L, -4);
-        }
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
-}
-
-/* Nothing is allocated here: a child of a small job is mostly the pages that
-   it touches first. The table CHILDREN is emptied when it is next used. */
-void bind_child_enter(lua_State *L) {
-    luaL_checkstack(L, 8, "child");
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &KIT);
-    int kit = lua_gettop(L);
-    bind_interrupt_in_child(L);
-    bind_gc_in_child(L);
-    bind_thread_end_in_child();
-    replace_exit(L, kit);
-    lua_rawgeti(L, kit, KIT_SEED);
-    bind_reseed(L);
-    lua_rawgeti(L, kit, KIT_GUARD);
-    lua_replace(L, kit);
-    lua_toclose(L, kit);
 }
 
 /* ---- starting ------------------------------------------------------- */
@@ -162,7 +99,9 @@ _Noreturn static void run_child(lua_State *L) {
     lua_pushvalue(L, BEGIN);
     lua_pushvalue(L, OBJECT);
     int handler = lua_gettop(L) - 2;
+    bind_interrupt_hold(L, true); /* until REPORT knows whose it is */
     int status = lua_pcall(L, 1, 1, handler);
+    bind_interrupt_hold(L, false);
     if (status == LUA_OK) {
         lua_pushvalue(L, OBJECT);
         status = lua_pcall(L, 1, 0, handler);
@@ -506,34 +445,6 @@ static void open_child_class(lua_State *L) {
     lua_pop(L, 1);
 }
 
-/* Pushes a userdata that only has this metamethod. */
-static void push_hook(lua_State *L, const char *name, lua_CFunction hook) {
-    lua_newuserdatauv(L, 0, 0);
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, hook);
-    lua_setfield(L, -2, name);
-    lua_setmetatable(L, -2);
-}
-
-static void open_kit(lua_State *L) {
-    lua_createtable(L, KIT_SEED, 0);
-    push_hook(L, "__close", guard_close);
-    lua_rawseti(L, -2, KIT_GUARD);
-    lua_pushliteral(L, "exit");
-    lua_rawseti(L, -2, KIT_EXIT);
-    lua_pushcfunction(L, bind_thread_exit);
-    lua_rawseti(L, -2, KIT_CHILD_EXIT);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-    lua_getfield(L, -1, "os");
-    lua_rawseti(L, -3, KIT_OS);
-    if (lua_getfield(L, -1, "math") == LUA_TTABLE) {
-        lua_getfield(L, -1, "randomseed");
-        lua_rawseti(L, -4, KIT_SEED);
-    }
-    lua_pop(L, 2);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &KIT);
-}
-
 static void open_at_exit(void) {
     static _Atomic bool done; /* by the state of some thread */
     if (!atomic_exchange(&done, true)) atexit(end_process);
@@ -545,17 +456,17 @@ void bind_process_open(lua_State *L) {
         {"active", process_active}, {"methods", process_methods},
         {"threads", process_threads}, {"alive", process_alive},
         {"await", process_await}, {"tag", process_tag},
-        {"parameters", process_parameters}, {"at_end", process_at_end},
+        {"parameters", process_parameters},
         {"ignore_interrupts", process_ignore_interrupts},
         {"finish", process_finish}, {"tempdir", process_tempdir},
         {NULL, NULL}};
     open_child_class(L);
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &CHILDREN);
-    open_kit(L);
-    push_hook(L, "__gc", end_state);
+    bind_push_hook(L, "__gc", end_state);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &SENTINEL);
     open_at_exit();
     luaL_newlib(L, functions);
+    bind_child_open(L);
     lua_setfield(L, -2, "process");
 }

@@ -82,7 +82,7 @@ void bind_reseed(lua_State *L) {
     }
     lua_pushinteger(L, seed[0]);
     lua_pushinteger(L, seed[1]);
-    lua_call(L, 2, 0);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1); /* a user's own */
 }
 
 /* terminal(fd) -> columns of the terminal behind it; nil: there is none */

@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "bind/boot.h"
+#include "bind/child.h"
 #include "bind/core.h"
 #include "bind/pool.h"
-#include "bind/process.h"
 #include "mem/slot.h"
 #include "proc/family.h"
 #include "proc/start.h"

@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "bind/child.h"
 #include "bind/interrupt.h"
 #include "bind/message.h"
-#include "bind/process.h"
 #include "bind/spare.h"
 #include "bind/worker.h"
 #include "mem/object.h"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bind/boot.h"
+#include "bind/core.h"
 #include "bind/interrupt.h"
 #include "bind/spare.h"
 #include "bind/thread.h"
@@ -265,11 +266,7 @@ static int at_close(lua_State *L) {
 }
 
 static void watch_close(lua_State *L) {
-    lua_newuserdatauv(L, 0, 0);
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, at_close);
-    lua_setfield(L, -2, "__gc");
-    lua_setmetatable(L, -2);
+    bind_push_hook(L, "__gc", at_close);
     luaL_ref(L, LUA_REGISTRYINDEX);
 }
 

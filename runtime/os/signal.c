@@ -44,6 +44,15 @@ void mp_signal_restore(int signal, const struct sigaction *before) {
     sigaction(signal, before, NULL);
 }
 
+void mp_signal_hold(int signal, sigset_t *before) {
+    sigset_t set = set_of(signal);
+    sigprocmask(SIG_BLOCK, &set, before);
+}
+
+void mp_signal_release(const sigset_t *before) {
+    sigprocmask(SIG_SETMASK, before, NULL);
+}
+
 void mp_signal_drain(int fd) {
     struct signalfd_siginfo info;
     while (read(fd, &info, sizeof info) == sizeof info) {

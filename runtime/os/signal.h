@@ -21,6 +21,12 @@ void mp_signal_swallow(int signal);
 void mp_signal_ignore_meanwhile(int signal, struct sigaction *before);
 void mp_signal_restore(int signal, const struct sigaction *before);
 
+/* Lets `signal` wait until mp_signal_release with the same *before, even an
+   ignored one: a child that is forked meanwhile takes those that come to it,
+   once it has its own action for them. */
+void mp_signal_hold(int signal, sigset_t *before);
+void mp_signal_release(const sigset_t *before);
+
 /* Reads away what came. */
 void mp_signal_drain(int fd);
 

@@ -48,6 +48,7 @@ typedef struct state {
     struct pollfd *fds;
     uint32_t n, cap;
     struct sigaction interrupt; /* what Ctrl-C did before */
+    sigset_t mask;              /* as it was before a fork */
 } state;
 
 /* What has come with a request. */
@@ -92,6 +93,7 @@ static int become_in_child(state *s, order *o) {
     free(s->child);
     free(s->fds);
     mp_signal_restore(SIGINT, &s->interrupt);
+    mp_signal_release(&s->mask);
     int r = take_over_in_child(o);
     close_all(o);
     if (r == 0 && boot->environment)
@@ -145,8 +147,10 @@ static int serve(state *s, order *o) {
     int r = make_room(s) ? take_boot(o) : -ENOMEM;
     if (r < 0) return refuse(s, o, r), 0;
     served *c = &s->child[s->n];
+    mp_signal_hold(SIGINT, &s->mask); /* what comes to the child is its own */
     r = mp_proc_fork(&c->proc, (int)o->boot->flags);
     if (r == 1) return r;
+    mp_signal_release(&s->mask);
     mp_object_detach(o->what.id);
     if (r < 0) return refuse(s, o, r), 0;
     c->id = o->what.id;
