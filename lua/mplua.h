@@ -25,8 +25,8 @@ lua_State *mplua_newstate(void);
 int mplua_open(lua_State *L);
 
 /* The whole program: options, script, interactive mode, as `lua` has them.
-   Takes SIGINT for as long as Lua code runs. Returns the exit code. Not to
-   be called by two threads at a time. */
+   Takes SIGINT until it returns the exit code. Not to be called by two threads
+   at a time. */
 int mplua_main(int argc, char **argv);
 
 #ifdef __cplusplus

@@ -318,9 +318,7 @@ static int job_ready(lua_State *L) {
         lua_getiuservalue(L, 1, UV_POOL);
         bind_pool_restart(L, j->pool, lua_gettop(L));
     }
-    lua_pushboolean(L,
-                    !job_usable(j) || mp_job_finished(j->job) ||
-                        mp_pool_state(pool_of(j->pool)) >= MP_POOL_TERMINATE);
+    lua_pushboolean(L, job_settled(j));
     return 1;
 }
 

@@ -58,6 +58,12 @@ static inline bool job_usable(const job_ud *j) {
     return j->job && j->pool->object.shm;
 }
 
+/* All of it is done, or will never be. */
+static inline bool job_settled(const job_ud *j) {
+    return !job_usable(j) || mp_job_finished(j->job) ||
+           mp_pool_state(pool_of(j->pool)) >= MP_POOL_TERMINATE;
+}
+
 /* The job at stack index 1, of this process; TypeError, StateError. */
 job_ud *job_check(lua_State *L, const char *fn);
 

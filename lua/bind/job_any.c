@@ -4,11 +4,6 @@
 
 #include "bind/job.h"
 
-static bool is_ready(const job_ud *j) {
-    return !job_usable(j) || mp_job_finished(j->job) ||
-           mp_pool_state(pool_of(j->pool)) >= MP_POOL_TERMINATE;
-}
-
 /* first_ready(jobs, i, n) -> the lowest index from i to n whose job is done,
    or never going to be; nil when there is none. `jobs` has false where there
    is nothing to look at. */
@@ -18,7 +13,7 @@ static int first_ready(lua_State *L) {
     for (; i <= n; i++) {
         lua_rawgeti(L, 1, i);
         const job_ud *j = (job_ud *)bind_is(L, -1, &bind_job_class);
-        if (j && is_ready(j)) {
+        if (j && job_settled(j)) {
             lua_pushinteger(L, i);
             return 1;
         }

@@ -63,8 +63,7 @@ void job_stop(const job_ud *j, unsigned how, uint64_t ns) {
 int job_cancel(lua_State *L) {
     job_ud *j = job_check(L, "cancel");
     job_tick_end(L, j, 1);
-    bool any = job_usable(j) && !mp_job_finished(j->job) &&
-               mp_pool_state(pool_of(j->pool)) < MP_POOL_TERMINATE;
+    bool any = !job_settled(j);
     if (any) {
         job_stop(j, MP_JOB_CANCELLED, CANCEL_NS);
         j->job = NULL;

@@ -30,12 +30,7 @@ static void event_announce(void *of) {
     mp_event_announce(((bind_object *)of)->shm);
 }
 
-/* All is done, or will never be. */
-static bool job_ready(void *of) {
-    const job_ud *j = of;
-    return !job_usable(j) || mp_job_finished(j->job) ||
-           mp_pool_state(pool_of(j->pool)) >= MP_POOL_TERMINATE;
-}
+static bool job_ready(void *of) { return job_settled(of); }
 
 static void job_announce(void *of) {
     const job_ud *j = of;
