@@ -245,14 +245,6 @@ static int connection_send_bytes(lua_State *L) {
     return 0;
 }
 
-/* Lets the collector work before a large string is made, as it would
-   afterwards: a large one that is dead makes room for it. */
-static void collect_for(lua_State *L, size_t size) {
-    if (size >= BIND_SPARE_LEAST && size < INT_MAX &&
-        lua_gc(L, LUA_GCISRUNNING))
-        lua_gc(L, LUA_GCSTEP, (int)(size >> 10));
-}
-
 /* recv_bytes([maxlength]) -> string */
 static int connection_recv_bytes(lua_State *L) {
     mp_conn *c = connection_reader(L, "recv_bytes");
@@ -264,7 +256,7 @@ static int connection_recv_bytes(lua_State *L) {
     int r = connection_receive(L, c, (size_t)most, &m, MP_FOREVER,
                                "recv_bytes");
     if (r < 0) return connection_raise_end(L, "recv_bytes");
-    collect_for(L, m.size);
+    bind_spare_make_room(L, m.size);
     lua_pushlstring(L, (const char *)m.data, m.size);
     mp_conn_release(c);
     return 1;

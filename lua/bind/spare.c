@@ -1,7 +1,7 @@
 #include "bind/spare.h"
 
+#include <limits.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -101,6 +101,12 @@ void bind_spare_enter(lua_State *L) {
     if (ud || f == allocate) return; /* not as it was known */
     atomic_store_explicit(&before, f, memory_order_relaxed);
     lua_setallocf(L, allocate, NULL);
+}
+
+void bind_spare_make_room(lua_State *L, size_t size) {
+    if (size >= BIND_SPARE_LEAST && size >> 10 < INT_MAX &&
+        lua_gc(L, LUA_GCISRUNNING))
+        lua_gc(L, LUA_GCSTEP, (int)(size >> 10));
 }
 
 bool bind_spare_is(lua_Alloc f) { return f == allocate; }
