@@ -60,6 +60,25 @@ describe("a large block that was freed", function()
             .. " MB are kept")
     end)
 
+    measured("is given back where memory is short", function()
+        local out = run([[
+            for line in io.lines("/proc/self/status") do
+                local kb = line:match("^VmSize:%s*(%d+)")
+                if kb then
+                    io.open(arg[0] .. ".sh", "w"):write(
+                        ("ulimit -v %d; exec '%s' '%s.lua'"):format(
+                        kb + 300 * 1024, arg[-1], arg[0])):close()
+                end
+            end
+            io.open(arg[0] .. ".lua", "w"):write(
+                'for _ = 1, 2 do local s = ("x"):rep(100 << 20) end ' ..
+                'collectgarbage() collectgarbage() ' ..
+                'print(#("x"):rep(110 << 20))'):close()
+            os.execute("sh " .. arg[0] .. ".sh")
+            os.remove(arg[0] .. ".sh") os.remove(arg[0] .. ".lua")]])
+        assert.are.equal(110 << 20, tonumber(out))
+    end)
+
     it("is given back in a child, which writes into its own", function()
         local out = run([[
             local function make(letter)

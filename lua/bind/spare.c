@@ -92,6 +92,9 @@ static void *allocate(void *ud, void *p, size_t osize, size_t nsize) {
         keep(p, osize);
         return NULL;
     }
+    void *block = ask_before(p, osize, nsize);
+    if (block || nsize == 0) return block;
+    bind_spare_drop(); /* it may be enough */
     return ask_before(p, osize, nsize);
 }
 
