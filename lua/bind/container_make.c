@@ -173,7 +173,7 @@ static void encode_member(converter *c, lua_Integer number, int key,
 
 static void append(converter *c, const bind_object *o,
                    const container_form *form) {
-    int r = mp_table_append(container_table(c->L, o), &form->value, 1);
+    int r = mp_table_insert(container_table(c->L, o), INT64_MAX, &form->value);
     if (r < 0) container_fail(c->L, r, c->fn);
 }
 
@@ -297,11 +297,11 @@ void container_add_item(lua_State *L, const bind_object *o, int idx,
     container_form form;
     int r;
     if (container_scalar(L, idx, &form.value)) {
-        r = mp_table_append(container_table(L, o), &form.value, 1);
+        r = mp_table_insert(container_table(L, o), INT64_MAX, &form.value);
     } else {
         container_convert(L, idx, fn);
         container_encode(L, idx, "value", &form);
-        r = mp_table_append(container_table(L, o), &form.value, 1);
+        r = mp_table_insert(container_table(L, o), INT64_MAX, &form.value);
         container_release(L, &form);
     }
     if (r < 0) container_fail(L, r, fn);

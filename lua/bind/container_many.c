@@ -139,7 +139,7 @@ static int many_snapshot(lua_State *L) {
     container_room_begin(&room);
     do {
         mp_table_shm *t = container_table(L, o);
-        r = mp_table_copy_all(t, 0, UINT64_MAX, &room.room, &copy);
+        r = mp_table_copy_all(t, &room.room, &copy);
     } while (container_room_grow(L, &room, r));
     if (r < 0) container_fail(L, r, "snapshot");
     luaL_checkstack(L, 8, "a snapshot");

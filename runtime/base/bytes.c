@@ -35,44 +35,60 @@ uint64_t mp_hash(const void *data, size_t len) {
     return h ^ (h >> 29);
 }
 
-static uint64_t rotate(uint64_t v, int bits) {
+/* ---- SipHash -------------------------------------------------------- */
+
+static inline uint64_t rotate(uint64_t v, int bits) {
     return v << bits | v >> (64 - bits);
 }
 
-static void sip_rounds(uint64_t v[4], int n) {
+typedef struct sip {
+    uint64_t a, b, c, d;
+} sip;
+
+static inline void sip_rounds(sip *s, int n) {
     while (n-- > 0) {
-        v[0] += v[1];
-        v[1] = rotate(v[1], 13) ^ v[0];
-        v[0] = rotate(v[0], 32);
-        v[2] += v[3];
-        v[3] = rotate(v[3], 16) ^ v[2];
-        v[0] += v[3];
-        v[3] = rotate(v[3], 21) ^ v[0];
-        v[2] += v[1];
-        v[1] = rotate(v[1], 17) ^ v[2];
-        v[2] = rotate(v[2], 32);
+        s->a += s->b;
+        s->b = rotate(s->b, 13) ^ s->a;
+        s->a = rotate(s->a, 32);
+        s->c += s->d;
+        s->d = rotate(s->d, 16) ^ s->c;
+        s->a += s->d;
+        s->d = rotate(s->d, 21) ^ s->a;
+        s->c += s->b;
+        s->b = rotate(s->b, 17) ^ s->c;
+        s->c = rotate(s->c, 32);
     }
 }
 
-static void sip_word(uint64_t v[4], uint64_t word) {
-    v[3] ^= word;
-    sip_rounds(v, 2);
-    v[0] ^= word;
+static inline void sip_word(sip *s, uint64_t word, int rounds) {
+    s->d ^= word;
+    sip_rounds(s, rounds);
+    s->a ^= word;
+}
+
+static inline uint64_t siphash(const unsigned char key[16], const void *data,
+                               size_t len, int each, int at_last) {
+    const unsigned char *p = data;
+    uint64_t k0 = mp_u64_get(key), k1 = mp_u64_get(key + 8);
+    sip s = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du,
+             k0 ^ 0x6c7967656e657261u, k1 ^ 0x7465646279746573u};
+    uint64_t last = (uint64_t)len << 56;
+    for (; len >= 8; p += 8, len -= 8)
+        sip_word(&s, mp_u64_get(p), each);
+    for (size_t i = 0; i < len; i++)
+        last |= (uint64_t)p[i] << (8 * i);
+    sip_word(&s, last, each);
+    s.c ^= 0xff;
+    sip_rounds(&s, at_last);
+    return s.a ^ s.b ^ s.c ^ s.d;
 }
 
 uint64_t mp_siphash(const unsigned char key[16], const void *data,
                     size_t len) {
-    const unsigned char *p = data;
-    uint64_t k0 = mp_u64_get(key), k1 = mp_u64_get(key + 8);
-    uint64_t v[4] = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du,
-                     k0 ^ 0x6c7967656e657261u, k1 ^ 0x7465646279746573u};
-    uint64_t last = (uint64_t)len << 56;
-    for (; len >= 8; p += 8, len -= 8)
-        sip_word(v, mp_u64_get(p));
-    for (size_t i = 0; i < len; i++)
-        last |= (uint64_t)p[i] << (8 * i);
-    sip_word(v, last);
-    v[2] ^= 0xff;
-    sip_rounds(v, 4);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
+    return siphash(key, data, len, 2, 4);
+}
+
+uint64_t mp_siphash_quick(const unsigned char key[16], const void *data,
+                          size_t len) {
+    return siphash(key, data, len, 1, 3);
 }

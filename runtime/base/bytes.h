@@ -29,6 +29,10 @@ uint64_t mp_hash(const void *data, size_t len);
 uint64_t mp_siphash(const unsigned char key[16], const void *data,
                     size_t len);
 
+/* SipHash-1-3: for tables, whose keys others may choose. */
+uint64_t mp_siphash_quick(const unsigned char key[16], const void *data,
+                          size_t len);
+
 /* How many bytes the shortest varint of `v` takes. */
 static inline size_t mp_varint_size(uint64_t v) {
     size_t n = 1;
@@ -94,10 +98,11 @@ static inline void mp_u64_put(unsigned char *p, uint64_t v) {
 }
 
 static inline uint64_t mp_u64_get(const unsigned char *p) {
-    uint64_t v = 0;
-    for (int i = 0; i < 8; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
+    /* Written out, it is one load to the compiler. */
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 |
+           (uint64_t)p[3] << 24 | (uint64_t)p[4] << 32 |
+           (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 |
+           (uint64_t)p[7] << 56;
 }
 
 static inline void mp_double_put(unsigned char *p, double v) {

@@ -20,10 +20,10 @@
 
 #include <stdint.h>
 
-#include "mem/arena.h"
-
 /* The object's block.
-   key    {gen, id} of the parcel, or 0 while it is being made. Its maker */
+   key    {gen, id} of the parcel, or 0 while it is being made. Its maker, by
+          one store before the entry is put on the shelf: so its destruction
+          knows what there can be to drop */
 typedef struct mp_parcel_shm {
     _Atomic uint64_t key;
 } mp_parcel_shm;

@@ -6,11 +6,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "data/parcel.h"
 #include "mem/check.h"
 #include "mem/heap.h"
+#include "os/fd.h"
 #include "os/random.h"
 
 enum { TRIES = 100 }; /* of names, before something must be wrong */
@@ -46,7 +46,7 @@ static int furnish(mp_registry_shm *r) {
     }
     if (e < 0) return e;
     e = mp_parcel_create(fd, &id, &gen);
-    close(fd);
+    mp_fd_close(fd);
     if (e < 0) return e;
     e = mp_object_hold(id, gen, &r->parcel);
     mp_object_detach(id);
@@ -189,7 +189,7 @@ int mp_segment_create(const char *name, uint64_t size, mp_segment *made) {
     int r = mp_shm_make(size, &made->fd, &made->file);
     if (r < 0) return r;
     r = make(name, made);
-    if (r < 0) close(made->fd);
+    if (r < 0) mp_fd_close(made->fd);
     return r;
 }
 
@@ -231,7 +231,7 @@ int mp_segment_attach(const char *name, mp_segment *found) {
     found->id = found->gen = 0;
     r = find_object(found);
     if (r != -ENOMEM) return 0; /* anything else: it is not the family's */
-    close(found->fd);
+    mp_fd_close(found->fd);
     return r;
 }
 
@@ -240,7 +240,7 @@ int mp_segment_again(uint32_t id, mp_segment *found) {
     int r = mp_shm_open(s->name, &found->fd, &found->file);
     if (r < 0) return r;
     if (found->file.ino == s->ino && found->file.dev == s->dev) return 0;
-    close(found->fd);
+    mp_fd_close(found->fd);
     return -ENOENT;
 }
 

@@ -31,7 +31,9 @@
    registry  the object that it holds while its name may exist; 0: it was
              taken away. By who makes it; then by the one whose unlink took
              the name away; at last by its destruction
-   name      in /dev/shm */
+   name      in /dev/shm
+   After a death it is destroyed as any object: what `registry` tells is
+   undone, each step of which may have been done before. */
 typedef struct mp_segment_shm {
     uint64_t dev, ino;
     _Atomic uint32_t registry;
@@ -44,7 +46,8 @@ _Static_assert(offsetof(mp_segment_shm, registry) == 16, "aligned");
 /* An MP_TYPE_REGISTRY: a directory, which goes with it. Fixed when it is
    made.
    parcel  the object that it holds: the descriptor with the lock; 0: not yet
-   id      as os/registry.h has it */
+   id      as os/registry.h has it; it stands there before the directory is
+           made. So after a death its destruction takes away what there is */
 typedef struct mp_registry_shm {
     _Atomic uint32_t parcel;
     uint32_t pad;

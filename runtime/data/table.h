@@ -149,13 +149,12 @@ typedef struct mp_table_copy {
     uint64_t entries, generation;
 } mp_table_copy;
 
-/* Copies all entries, or those of a list from position `from` on, `most` at
-   most (from 0, UINT64_MAX: all). Others wait while it copies, but not long:
-   it stops from time to time and begins anew if the table changed; only when
-   that happens again it holds on to the end.
+/* Copies all entries. Others wait while it copies, but not long: it stops
+   from time to time and begins anew if the table changed; only when that
+   happens again it holds on to the end.
    0; -ENOBUFS (`need` is larger than `size` then). */
-int mp_table_copy_all(mp_table_shm *t, uint64_t from, uint64_t most,
-                      mp_table_room *room, mp_table_copy *copy);
+int mp_table_copy_all(mp_table_shm *t, mp_table_room *room,
+                      mp_table_copy *copy);
 
 /* The next entry of a snapshot; *offset is 0 at first. False: no more. `key`
    (of a list: nothing is stored) and `version` may be NULL. */
@@ -180,9 +179,6 @@ int mp_table_set_at(mp_table_shm *t, int64_t position,
    out of range means the nearer end). INT64_MAX: append. */
 int mp_table_insert(mp_table_shm *t, int64_t position,
                     const mp_table_value *value);
-
-/* List: n new entries behind the last one, as one. */
-int mp_table_append(mp_table_shm *t, const mp_table_value *values, size_t n);
 
 /* An entry that was taken out. Its bytes may be looked at where they are,
    until mp_table_release, which frees them and gives the hands back (and must

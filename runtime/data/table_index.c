@@ -1,59 +1,19 @@
 /* Keys: their hash, their cells, and what goes by key. */
 #include <errno.h>
-#include <string.h>
 
+#include "base/bytes.h"
 #include "data/table_shm.h"
 #include "mem/heap.h"
 #include "mem/slot.h"
 
 /* ---- the hash ------------------------------------------------------- */
 
-/* SipHash-1-3. Who does not know the seed cannot find keys that meet. */
-typedef struct sip {
-    uint64_t a, b, c, d;
-} sip;
-
-static inline uint64_t turn(uint64_t x, int by) {
-    return x << by | x >> (64 - by);
-}
-
-static inline void sip_round(sip *s) {
-    s->a += s->b;
-    s->b = turn(s->b, 13) ^ s->a;
-    s->a = turn(s->a, 32);
-    s->c += s->d;
-    s->d = turn(s->d, 16) ^ s->c;
-    s->a += s->d;
-    s->d = turn(s->d, 21) ^ s->a;
-    s->c += s->b;
-    s->b = turn(s->b, 17) ^ s->c;
-    s->c = turn(s->c, 32);
-}
-
-static inline void sip_word(sip *s, uint64_t word) {
-    s->d ^= word;
-    sip_round(s);
-    s->a ^= word;
-}
-
-/* Keys of different tags are hashed by different seeds. */
+/* Who does not know the seed cannot find keys that meet. Keys of different
+   tags are hashed by different seeds. */
 uint32_t mp_table_hash(const uint64_t seed[2], uint8_t tag, const void *data,
                        size_t length) {
-    const unsigned char *p = data;
-    sip s = {seed[0] ^ 0x736f6d6570736575U, seed[1] ^ 0x646f72616e646f6dU,
-             seed[0] ^ 0x6c7967656e657261U, seed[1] ^ 0x7465646279746573U};
-    uint64_t last = (uint64_t)length << 56;
-    s.b ^= tag;
-    for (; length >= 8; length -= 8, p += 8) {
-        uint64_t word;
-        memcpy(&word, p, 8);
-        sip_word(&s, word);
-    }
-    for (size_t i = 0; i < length; i++) last ^= (uint64_t)p[i] << 8 * i;
-    sip_word(&s, last);
-    s.c ^= 0xff;
-    for (int i = 0; i < 3; i++) sip_round(&s);
-    return (uint32_t)(s.a ^ s.b ^ s.c ^ s.d);
+    const uint64_t key[2] = {seed[0], seed[1] ^ tag};
+    return (uint32_t)mp_siphash_quick((const void *)key, data, length);
 }
 
 static uint32_t hash_of(const view *v, const mp_table_value *key) {

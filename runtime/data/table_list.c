@@ -155,49 +155,6 @@ int mp_table_insert(mp_table_shm *t, int64_t position,
     return 0;
 }
 
-/* n words; there is room. */
-static void append_words(mp_table_shm *t, const mp_table_value *values,
-                         size_t n) {
-    view v = mp_table_view(t);
-    uint64_t version = mine(&t->changes);
-    for (size_t i = 0; i < n; i++)
-        v.item[slot_of(&v, v.n + i)] = (item_shm){
-            values[i].word,
-            WITH_VERSION(KIND_WORD | (uint64_t)values[i].tag << 2,
-                         ++version)};
-    v.n += n;
-    mp_txn txn = mp_txn_begin();
-    mp_table_record(&txn, &v, n);
-    mp_txn_commit(&txn);
-}
-
-/* By a table of one's own: several blocks cannot stand in hands. */
-static int append_by_table(mp_table_shm *t, const mp_table_value *values,
-                           size_t n) {
-    uint32_t id, gen;
-    int r = mp_table_create(0, false, &id, &gen);
-    if (r < 0) return r;
-    mp_table_shm *own = mp_object_block(id);
-    for (size_t i = 0; i < n && r == 0; i++)
-        r = mp_table_insert(own, INT64_MAX, &values[i]);
-    if (r == 0) r = mp_table_move(t, id);
-    mp_object_detach(id);
-    return r;
-}
-
-int mp_table_append(mp_table_shm *t, const mp_table_value *values, size_t n) {
-    size_t words = 0;
-    if (n == 1) return mp_table_insert(t, INT64_MAX, values);
-    while (words < n && !values[words].data) words++;
-    if (words < n) return append_by_table(t, values, n);
-    int r = mp_table_hands();
-    if (r == 0) r = mp_table_lock_with_room(t, n);
-    if (r < 0) return r;
-    append_words(t, values, n);
-    mp_table_unlock(t);
-    return 0;
-}
-
 /* ---- to delete ------------------------------------------------------ */
 
 /* Entry p becomes a slot of the gap, or of what is free outside. */

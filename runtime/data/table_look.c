@@ -157,12 +157,11 @@ enum {
 
 static size_t aligned(size_t n) { return (n + 7) & ~(size_t)7; }
 
-/* i is the position in a list, resp. the slot of a pair, that comes next;
-   skip: entries that come before those to be copied. */
+/* i is the position in a list, resp. the slot of a pair, that comes next. */
 typedef struct copying {
     mp_table_room *room;
     mp_table_copy *copy;
-    uint64_t i, most;
+    uint64_t i;
     size_t kept; /* handles in the keeper */
     bool holds;  /* some are of this copy */
 } copying;
@@ -234,7 +233,7 @@ static int copy_some(copying *c, const view *v, bool pauses) {
     uint64_t last = c->copy->entries + PAUSE_ENTRIES;
     size_t bytes = c->copy->used + PAUSE_BYTES;
     uint64_t end = v->t->indexed ? v->tail : v->n;
-    for (; c->i < end && c->copy->entries < c->most; c->i++) {
+    for (; c->i < end; c->i++) {
         const pair_shm *pair = v->t->indexed ? &v->pairs->pair[c->i] : NULL;
         if (pair && !is_live(pair)) continue;
         if (pauses && !c->holds &&
@@ -261,19 +260,16 @@ static void let_others(mp_table_shm *t) {
 }
 
 /* To the first entry that is to be copied. */
-static void begin_copy(copying *c, const view *v, uint64_t from) {
+static void begin_copy(copying *c, const view *v) {
     c->copy->used = 0;
     c->copy->entries = 0;
     c->copy->generation = mine(&v->t->changes);
-    c->i = v->t->indexed ? v->head : from;
-    if (!v->t->indexed) return;
-    while (from > 0 && c->i < v->tail)
-        from -= is_live(&v->pairs->pair[c->i++]);
+    c->i = v->t->indexed ? v->head : 0;
 }
 
-int mp_table_copy_all(mp_table_shm *t, uint64_t from, uint64_t most,
-                      mp_table_room *room, mp_table_copy *copy) {
-    copying c = {.room = room, .copy = copy, .most = most,
+int mp_table_copy_all(mp_table_shm *t, mp_table_room *room,
+                      mp_table_copy *copy) {
+    copying c = {.room = room, .copy = copy,
                  .kept = keeper_used(room->keeper)};
     int begun = 0, r;
     copy->at = room->at;
@@ -282,7 +278,7 @@ int mp_table_copy_all(mp_table_shm *t, uint64_t from, uint64_t most,
         view v = mp_table_view(t);
         if (begun == 0 || mine(&t->changes) != copy->generation) {
             begun++;
-            begin_copy(&c, &v, from);
+            begin_copy(&c, &v);
         }
         r = copy_some(&c, &v, begun <= PAUSES_END);
         if (r == 0)

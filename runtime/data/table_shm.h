@@ -22,7 +22,11 @@
 #include "mem/object.h"
 #include "mem/txn.h"
 
-/* meta: kind | the caller's tag << 2 | version << 10 */
+/* All of these change by a record under the table's lock, or where nobody
+   reads: in slots that are not in use, and in a store that is not yet the
+   table's. So a death leaves nothing to repair but its record.
+
+   meta: kind | the caller's tag << 2 | version << 10 */
 typedef struct item_shm {
     uint64_t value, meta;
 } item_shm;

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
@@ -19,35 +18,41 @@ int mp_fd_above_standard(int fd) {
     return other < 0 ? -error : other;
 }
 
-int mp_fd_pipe(int ends[2]) {
-    int made[2];
-    if (pipe2(made, O_CLOEXEC) < 0) return -errno;
-    made[0] = mp_fd_above_standard(made[0]);
-    made[1] = mp_fd_above_standard(made[1]);
-    if (made[0] >= 0 && made[1] >= 0) {
-        ends[0] = made[0];
-        ends[1] = made[1];
-        return 0;
-    }
-    int r = made[0] < 0 ? made[0] : made[1];
-    mp_fd_close(made[0]);
-    mp_fd_close(made[1]);
+int mp_fd_pair_above_standard(int pair[2]) {
+    pair[0] = mp_fd_above_standard(pair[0]);
+    pair[1] = mp_fd_above_standard(pair[1]);
+    if (pair[0] >= 0 && pair[1] >= 0) return 0;
+    int r = pair[0] < 0 ? pair[0] : pair[1];
+    mp_fd_close(pair[0]);
+    mp_fd_close(pair[1]);
+    pair[0] = pair[1] = -1;
     return r;
+}
+
+int mp_fd_pipe(int ends[2]) {
+    ends[0] = ends[1] = -1;
+    if (pipe2(ends, O_CLOEXEC) < 0) return -errno;
+    return mp_fd_pair_above_standard(ends);
 }
 
 void mp_fd_close(int fd) {
     if (fd >= 0) close(fd);
 }
 
-int mp_fd_wait(int fd, int events, mp_deadline deadline) {
-    struct pollfd p = {.fd = fd, .events = (short)events};
+int mp_fd_poll(struct pollfd *fds, size_t n, mp_deadline deadline) {
     int64_t left = mp_deadline_left_ns(deadline);
     struct timespec t = {.tv_sec = (time_t)(left / 1000000000),
                          .tv_nsec = (long)(left % 1000000000)};
-    int n = ppoll(&p, 1, left == INT64_MAX ? NULL : &t, NULL);
-    if (n < 0) return -errno;
-    if (n > 0 && p.revents & POLLNVAL) return -EBADF;
-    return n == 0 ? -ETIMEDOUT : p.revents;
+    int r = ppoll(fds, (nfds_t)n, left == INT64_MAX ? NULL : &t, NULL);
+    return r < 0 ? -errno : r;
+}
+
+int mp_fd_wait(int fd, int events, mp_deadline deadline) {
+    struct pollfd p = {.fd = fd, .events = (short)events};
+    int r = mp_fd_poll(&p, 1, deadline);
+    if (r < 0) return r;
+    if (r > 0 && p.revents & POLLNVAL) return -EBADF;
+    return r == 0 ? -ETIMEDOUT : p.revents;
 }
 
 bool mp_fd_never_waits(int fd) {

@@ -2,6 +2,7 @@
 #ifndef MP_OS_FD_H
 #define MP_OS_FD_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -15,7 +16,11 @@
    Returns the number, or -errno. */
 int mp_fd_above_standard(int fd);
 
-/* A pipe, its reading end first: closed on exec, neither a standard one. */
+/* The same for both of a pair: 0; or -errno, and both are closed, and -1. */
+int mp_fd_pair_above_standard(int pair[2]);
+
+/* A pipe, its reading end first: closed on exec, neither a standard one. On
+   failure there is nothing in `ends` to close. */
 int mp_fd_pipe(int ends[2]);
 
 /* Closes it unless it is < 0. */
@@ -26,6 +31,11 @@ enum { MP_FD_READ = 1, MP_FD_WRITE = 4 }; /* POLLIN, POLLOUT */
 /* Blocks until one of the events, an error, or the other side's end: poll's
    events, > 0. -ETIMEDOUT the deadline passed; -EINTR a signal handler ran. */
 int mp_fd_wait(int fd, int events, mp_deadline deadline);
+
+/* The same for n of them, as poll has it: how many there are to which
+   something happened, 0 the deadline passed; -EINTR; -EINVAL more than this
+   process may have. Blocks. */
+int mp_fd_poll(struct pollfd *fds, size_t n, mp_deadline deadline);
 
 /* Did somebody make it a non-blocking one? */
 bool mp_fd_never_waits(int fd);

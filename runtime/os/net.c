@@ -1,12 +1,12 @@
 #include "os/net.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +14,6 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "os/fd.h"
@@ -231,14 +230,10 @@ int mp_net_connect(const mp_address *a, int *fd, mp_deadline deadline) {
 
 int mp_net_wait(const int *fds, int n, mp_deadline deadline) {
     struct pollfd p[MP_NET_MOST];
-    for (int i = 0; i < n && i < MP_NET_MOST; i++)
+    assert(n <= MP_NET_MOST);
+    for (int i = 0; i < n; i++)
         p[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
-    int64_t left = mp_deadline_left_ns(deadline);
-    struct timespec t = {.tv_sec = (time_t)(left / 1000000000),
-                         .tv_nsec = (long)(left % 1000000000)};
-    int r = ppoll(p, (nfds_t)(n < MP_NET_MOST ? n : MP_NET_MOST),
-                  left == INT64_MAX ? NULL : &t, NULL);
-    if (r < 0) return -errno;
+    int r = mp_fd_poll(p, (size_t)n, deadline);
     return r == 0 ? -ETIMEDOUT : r;
 }
 

@@ -2,7 +2,6 @@
 
 #include <stdint.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 static void *map(size_t size) {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,

@@ -67,26 +67,11 @@ bool mp_shelf_is(const int ends[2], const uint64_t files[2]) {
 
 /* ---- entries --------------------------------------------------------- */
 
-typedef union control {
-    struct cmsghdr align;
-    unsigned char bytes[CMSG_SPACE(sizeof(int))];
-} control;
-
 static int send_entry(int end, uint64_t key, int fd) {
-    control room = {0};
-    struct iovec io = {.iov_base = &key, .iov_len = ENTRY};
-    struct msghdr message = {.msg_iov = &io,
-                             .msg_iovlen = 1,
-                             .msg_control = &room,
-                             .msg_controllen = sizeof room};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(head), &fd, sizeof fd);
-    if (sendmsg(end, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == ENTRY)
-        return 0;
-    return errno == EAGAIN || errno == ENOBUFS ? -ENOSPC : -errno;
+    const struct iovec io = {.iov_base = &key, .iov_len = ENTRY};
+    ssize_t n = mp_socket_put(end, &io, 1, &fd, 1);
+    if (n == ENTRY) return 0;
+    return n == -EAGAIN || n == -ENOBUFS ? -ENOSPC : (int)n;
 }
 
 /* The next peek shows the entry that has `at` before it, the one after that
@@ -115,6 +100,11 @@ static int find(int end, uint64_t key) {
     }
     return r;
 }
+
+typedef union control {
+    struct cmsghdr align;
+    unsigned char bytes[CMSG_SPACE(sizeof(int))];
+} control;
 
 /* A descriptor of the entry that has `at` before it. */
 static int peek(int end, int at, uint64_t *key) {

@@ -17,7 +17,7 @@ void mp_signal_default(int signal);
    process starts: they begin with the default action. */
 void mp_signal_swallow(int signal);
 
-/* The same for a while: *before gets what mp_signal_restore brings back. */
+/* Ignored for a while: *before gets what mp_signal_restore brings back. */
 void mp_signal_ignore_meanwhile(int signal, struct sigaction *before);
 void mp_signal_restore(int signal, const struct sigaction *before);
 

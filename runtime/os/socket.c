@@ -14,13 +14,7 @@
 int mp_socket_pair(int pair[2]) {
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
-    pair[0] = mp_fd_above_standard(pair[0]);
-    pair[1] = mp_fd_above_standard(pair[1]);
-    if (pair[0] >= 0 && pair[1] >= 0) return 0;
-    int r = pair[0] < 0 ? pair[0] : pair[1];
-    for (int i = 0; i < 2; i++)
-        if (pair[i] >= 0) close(pair[i]);
-    return r;
+    return mp_fd_pair_above_standard(pair);
 }
 
 void mp_socket_end(int fd) {
@@ -53,6 +47,14 @@ static void attach(struct msghdr *message, void *room, const int *fds,
     memcpy(CMSG_DATA(head), fds, length);
 }
 
+static ssize_t send_message(int fd, const struct msghdr *message, int flags) {
+    ssize_t sent;
+    do sent = sendmsg(fd, message, flags | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0) return errno == ECONNRESET ? -EPIPE : -errno;
+    return sent;
+}
+
 int mp_socket_send(int fd, const void *bytes, size_t size, const int *fds,
                    int n) {
     struct iovec io = {.iov_base = (void *)(uintptr_t)bytes,
@@ -60,11 +62,8 @@ int mp_socket_send(int fd, const void *bytes, size_t size, const int *fds,
     struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1};
     control room;
     if (n > 0) attach(&message, &room, fds, n);
-    ssize_t sent;
-    do sent = sendmsg(fd, &message, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0) return errno == ECONNRESET ? -EPIPE : -errno;
-    return 0;
+    ssize_t sent = send_message(fd, &message, 0);
+    return sent < 0 ? (int)sent : 0;
 }
 
 int mp_socket_gone(int fd, mp_deadline deadline) {
@@ -205,11 +204,7 @@ ssize_t mp_socket_put(int fd, const struct iovec *parts, int n,
     large_control room;
     if (n_fds > MP_SOCKET_MOST_RIGHTS) return -EINVAL;
     if (n_fds > 0) attach(&message, &room, fds, n_fds);
-    ssize_t sent;
-    do sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0) return errno == ECONNRESET ? -EPIPE : -errno;
-    return sent;
+    return send_message(fd, &message, MSG_DONTWAIT);
 }
 
 ssize_t mp_socket_get(int fd, void *bytes, size_t size,

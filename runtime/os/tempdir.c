@@ -3,12 +3,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "os/random.h"
+
+enum { TRIES = 16 };
 
 typedef struct tempdir {
     pid_t maker;
@@ -17,13 +23,22 @@ typedef struct tempdir {
 
 static tempdir *_Atomic known; /* once there is one, for good */
 
+/* Under a name that nobody has. */
 static int draw(tempdir *d) {
     const char *where = getenv("TMPDIR");
     if (!where || !*where) where = "/tmp";
-    int n = snprintf(d->path, sizeof d->path, "%s/mplua-XXXXXX", where);
-    if (n >= (int)sizeof d->path) return -ENAMETOOLONG;
     d->maker = getpid();
-    return mkdtemp(d->path) ? 0 : -errno;
+    int r = -EEXIST;
+    for (int i = 0; r == -EEXIST && i < TRIES; i++) {
+        uint64_t number;
+        r = mp_random_bytes(&number, sizeof number);
+        if (r < 0) return r;
+        int n = snprintf(d->path, sizeof d->path, "%s/mplua-%016" PRIx64,
+                         where, number);
+        if (n >= (int)sizeof d->path) return -ENAMETOOLONG;
+        r = mkdir(d->path, 0700) == 0 ? 0 : -errno;
+    }
+    return r;
 }
 
 /* *made is NULL at first. Another thread may be faster: then it is its. */

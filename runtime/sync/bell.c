@@ -1,20 +1,13 @@
 #include "sync/bell.h"
 
 #include <errno.h>
-#include <time.h>
-#include <unistd.h>
 
+#include "os/fd.h"
 #include "os/shelf.h"
 #include "sync/wait.h"
 
 /* Without a bell: how late a thing that is no descriptor is seen. */
 enum { BLIND_NS = 5000000 };
-
-static _Atomic bool forbidden;
-
-void mp_bell_forbid(void) {
-    atomic_store_explicit(&forbidden, true, memory_order_relaxed);
-}
 
 void mp_bell_ring_slow(void) {
     if (mp_me->shelf[0] >= 0 &&
@@ -22,16 +15,6 @@ void mp_bell_ring_slow(void) {
                                  memory_order_acq_rel) &
             MP_BELL_WANTED)
         mp_shelf_ring(mp_me->shelf);
-}
-
-/* Until something happens to one of the n descriptors: how many there are to
-   which it did; -errno. */
-static int poll_until(struct pollfd *fds, size_t n, mp_deadline deadline) {
-    int64_t left = mp_deadline_left_ns(deadline);
-    struct timespec t = {.tv_sec = (time_t)(left / 1000000000),
-                         .tv_nsec = (long)(left % 1000000000)};
-    int r = ppoll(fds, (nfds_t)n, left == INT64_MAX ? NULL : &t, NULL);
-    return r < 0 ? -errno : r;
 }
 
 static bool look(mp_bell_thing *things, size_t m) {
@@ -58,10 +41,10 @@ static int sleep_at(int listener, struct pollfd *fds, size_t n,
     for (;;) {
         if (m > 0) announce(things, m);
         if (look(things, m)) {
-            int all_ready = poll_until(fds, n, MP_AT_ONCE);
+            int all_ready = mp_fd_poll(fds, n, MP_AT_ONCE);
             return all_ready < 0 ? all_ready : 1;
         }
-        int r = poll_until(fds, all, slice);
+        int r = mp_fd_poll(fds, all, slice);
         if (r < 0) return r;
         if (r == 0) return -ETIMEDOUT;
         bool rung = listener >= 0 && fds[n].revents;
@@ -73,17 +56,14 @@ static int sleep_at(int listener, struct pollfd *fds, size_t n,
     }
 }
 
+/* A listener, or < 0: none is wanted, or to be had. */
 static int listen_for(size_t m) {
-    if (m == 0 || mp_me->shelf[0] < 0 ||
-        atomic_load_explicit(&forbidden, memory_order_relaxed))
-        return -1;
-    int fd = mp_shelf_listen(mp_me->shelf);
-    return fd < 0 ? -1 : fd;
+    return m == 0 || mp_me->shelf[0] < 0 ? -1 : mp_shelf_listen(mp_me->shelf);
 }
 
 int mp_bell_wait(struct pollfd *fds, size_t n, mp_bell_thing *things,
                  size_t m, mp_deadline deadline) {
-    int r = poll_until(fds, n, MP_AT_ONCE);
+    int r = mp_fd_poll(fds, n, MP_AT_ONCE);
     if (r < 0) return r;
     if (look(things, m) || r > 0) return 0;
     if (mp_deadline_passed(deadline)) return -ETIMEDOUT;
@@ -91,7 +71,7 @@ int mp_bell_wait(struct pollfd *fds, size_t n, mp_bell_thing *things,
     mp_deadline slice = mp_wait_slice(fds, (uint32_t)(n + m), deadline);
     if (m > 0 && listener < 0) slice = mp_deadline_slice(slice, BLIND_NS);
     r = sleep_at(listener, fds, n, things, m, slice);
-    if (listener >= 0) close(listener);
+    mp_fd_close(listener);
     if (r == 1) r = 0;
     if (r == -ENOMEM || r == -EINVAL) return r;
     r = mp_wait_slept(r, slice, deadline);

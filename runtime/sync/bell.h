@@ -56,7 +56,4 @@ typedef struct mp_bell_thing {
 int mp_bell_wait(struct pollfd *fds, size_t n, mp_bell_thing *things,
                  size_t m, mp_deadline deadline);
 
-/* Makes this process do without the bell from now on (for specs). */
-void mp_bell_forbid(void);
-
 #endif

@@ -5,8 +5,6 @@
    alone. A waiting item occupies nobody.
 
    Each step is one record under the pool's lock. */
-#include "mem/heap.h"
-#include "mem/slot.h"
 #include "os/random.h"
 #include "work/pool_shm.h"
 

@@ -98,14 +98,14 @@ static bool pick_any(mp_pool_shm *pool, uint64_t last, uint64_t most,
     return false;
 }
 
-/* The words that count the finished range; true when the job is then for the
-   grave. */
 static void add_active(mp_txn *txn, mp_job_shm *job, int64_t delta) {
     if (delta)
         mp_txn_set64(txn, &job->active,
                      mp_get(&job->active) + (uint64_t)delta);
 }
 
+/* The words that count the finished range, and put the job into the grave if
+   that was all that was wanted of it. `leaves`: it has one claim less then. */
 static void settle(mp_pool_shm *pool, mp_txn *txn, mp_worker_shm *w,
                    mp_job_shm *job, bool leaves) {
     uint64_t done = mp_get(&job->done) + mp_get(&w->claim.high) -
@@ -228,7 +228,7 @@ static void pick_next(mp_pool_shm *pool, uint32_t index,
 /* One step under the lock. 1 when something was taken. `only`: for a guest,
    the job that it works on (inline, since claims have none). */
 static inline int step(mp_pool_shm *pool, uint32_t index, mp_worker_shm *w,
-                mp_job_shm *only, pick *p) {
+                       mp_job_shm *only, pick *p) {
     uint64_t now = (uint64_t)mp_now_ns();
     mp_mutex_lock(&pool->lock);
     mp_job_shm *finished = mp_get(&w->claim.orphan)

@@ -182,7 +182,7 @@ int mp_pool_add(mp_pool_shm *pool, const mp_job_spec *spec,
 }
 
 /* Either we see when the crew looks next, or it sees that there is a job with
-   a timeout, and how short it is (crew.c, plan). */
+   a timeout, and how short it is (crew.c, look_at_time). */
 bool mp_job_is_urgent(mp_pool_shm *pool, const mp_job_shm *job) {
     uint64_t limit = mp_job_limit(job);
     if (!limit) return false;

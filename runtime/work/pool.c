@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "mem/heap.h"
 #include "mem/object.h"
 #include "mem/reap.h"
@@ -89,22 +90,7 @@ void mp_pool_name(const mp_pool_shm *pool, uint32_t *id, uint32_t *gen) {
     *gen = pool->gen;
 }
 
-int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
-                   uint32_t *gen) {
-    return mp_pool_make(&(mp_pool_spec){.workers = workers,
-                                        .places = workers,
-                                        .most = most},
-                        id, gen);
-}
-
 /* ---- functions ------------------------------------------------------ */
-
-/* FNV-1a, to find candidates; equality is by the bytes. */
-static uint64_t hash_bytes(const unsigned char *bytes, size_t n) {
-    uint64_t h = 0xcbf29ce484222325U;
-    for (size_t i = 0; i < n; i++) h = (h ^ bytes[i]) * 0x100000001b3U;
-    return h;
-}
 
 static const unsigned char *payload(mp_ref message) {
     return (const unsigned char *)mp_at(message) + sizeof(mp_message_shm);
@@ -170,7 +156,7 @@ static int link_function(mp_pool_shm *pool, mp_ref message, mp_ref *self) {
     memset(f, 0, sizeof *f);
     f->message = message;
     f->length = ((mp_message_shm *)mp_at(message))->length;
-    f->hash = hash_bytes(payload(message), f->length);
+    f->hash = mp_hash(payload(message), f->length);
     f->parcels = mp_message_holds(message, MP_TYPE_PARCEL);
     mp_publish(message);
     mp_publish(node);
@@ -203,7 +189,7 @@ int mp_pool_own_function(mp_ref message, mp_ref *function) {
 
 int mp_pool_function(mp_pool_shm *pool, mp_ref message, mp_ref *function) {
     uint64_t length = ((mp_message_shm *)mp_at(message))->length;
-    uint64_t hash = hash_bytes(payload(message), length);
+    uint64_t hash = mp_hash(payload(message), length);
     mp_function_shm *known = find_function(pool, message, hash, length);
     if (known) {
         mp_free(message);

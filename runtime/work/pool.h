@@ -163,7 +163,8 @@ enum {
    link     index + 1 of the next in the list, which is by `due`
    due      when it may be claimed (ns)
    runs     failed ones, those with a death included, in the low half; deaths
-            in the upper one */
+            in the upper one
+   Repair: by that record. */
 typedef struct mp_try_shm {
     uint64_t item, link, due, runs;
 } mp_try_shm;
@@ -231,10 +232,6 @@ typedef struct mp_pool_spec {
 
 /* Creates the object, with one use by the caller. 0, -ENOMEM. */
 int mp_pool_make(const mp_pool_spec *spec, uint32_t *id, uint32_t *gen);
-
-/* The same, with as many places as workers. */
-int mp_pool_create(uint32_t workers, uint64_t most, uint32_t *id,
-                   uint32_t *gen);
 
 /* What a worker process runs; it must not return. */
 typedef void (*mp_worker_main)(mp_pool_shm *pool, uint32_t index, void *ctx);

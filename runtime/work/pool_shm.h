@@ -10,7 +10,9 @@
 
 /* A function that jobs refer to. In the list `functions`; written by the
    caller. `uses`: jobs that refer to it (the caller's own count). `parcels`:
-   not 0, its message holds some, so it goes with its last job. */
+   not 0, its message holds some, so it goes with its last job. It comes and
+   goes by a record under `lock`, which moves both blocks between the list and
+   hands; one of a worker's own is in its job's instead. */
 typedef struct mp_function_shm {
     _Atomic uint64_t link;
     mp_ref message;
@@ -21,7 +23,9 @@ typedef struct mp_function_shm {
 /* Frees those that are not used, but for the newest ones. The caller. */
 void mp_pool_trim(mp_pool_shm *pool);
 
-/* What a worker that left has said. In the list `left`; written once. */
+/* What a worker that left has said. In the list `left`, to which it comes by a
+   record under `lock`, and is not changed any more; before that both blocks
+   are in the worker's hands. */
 typedef struct mp_left_shm {
     mp_ref link, message;
     uint64_t index;

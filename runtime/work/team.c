@@ -72,7 +72,7 @@ void mp_team_ask(mp_pool_shm *pool, mp_ref job) {
 }
 
 void mp_team_terminate(mp_pool_shm *pool, mp_team *team) {
-    static mp_proc none = {.ended = true};
+    mp_proc none = {.ended = true};
     mp_pool_terminate(pool, &none);
     for (uint32_t i = 0; i < team->n; i++)
         mp_proc_signal(&team->member[i]->proc, SIGTERM);

@@ -45,34 +45,25 @@ static void begin_as_caller(void) {
     victim_begins();
 }
 
-static const crash_region pool_add = {
-    .name = "pool: the caller adds a job and feeds it",
-    .begin = begin_as_caller,
-    .run = begin_job,
-    .peers = PEERS,
-    .peer = peer_calls};
-CRASH_REGION(pool_add)
+#define REGION(region, what, begins, runs)                               \
+    static const crash_region region = {                                 \
+        .name = what, .begin = begins, .run = runs, .peers = PEERS,      \
+        .peer = peer_calls};                                             \
+    CRASH_REGION(region)
+
+REGION(pool_add, "pool: the caller adds a job and feeds it", begin_as_caller,
+       begin_job)
 
 static void begin_with_job(void) {
     begin_as_caller();
     begin_job();
 }
 
-static const crash_region pool_drop = {
-    .name = "pool: the caller drops jobs under way",
-    .begin = begin_with_job,
-    .run = drop_under_way,
-    .peers = PEERS,
-    .peer = peer_calls};
-CRASH_REGION(pool_drop)
+REGION(pool_drop, "pool: the caller drops jobs under way", begin_with_job,
+       drop_under_way)
 
-static const crash_region pool_destroy = {
-    .name = "pool: the caller drops the pool with a job",
-    .begin = begin_with_job,
-    .run = drop_pool,
-    .peers = PEERS,
-    .peer = peer_calls};
-CRASH_REGION(pool_destroy)
+REGION(pool_destroy, "pool: the caller drops the pool with a job",
+       begin_with_job, drop_pool)
 
 /* What nobody wants is taken out before anything of it is claimed: a job that
    he has, and one that he has let go. */
@@ -85,13 +76,8 @@ static void withdraw_and_forget(void) {
     begin_job();
 }
 
-static const crash_region pool_withdraw = {
-    .name = "pool: the caller takes jobs back",
-    .begin = begin_with_job,
-    .run = withdraw_and_forget,
-    .peers = PEERS,
-    .peer = peer_calls};
-CRASH_REGION(pool_withdraw)
+REGION(pool_withdraw, "pool: the caller takes jobs back", begin_with_job,
+       withdraw_and_forget)
 
 /* The pool keeps 32 functions that no job has; with the next, one goes. */
 static void begin_with_functions(void) {
@@ -104,10 +90,5 @@ static void add_functions(void) {
     function_of(1);
 }
 
-static const crash_region pool_function = {
-    .name = "pool: the caller adds a function too many",
-    .begin = begin_with_functions,
-    .run = add_functions,
-    .peers = PEERS,
-    .peer = peer_calls};
-CRASH_REGION(pool_function)
+REGION(pool_function, "pool: the caller adds a function too many",
+       begin_with_functions, add_functions)

@@ -1,7 +1,6 @@
 /* What is asked of a pool's jobs beyond their items: that they are run again,
    in time, or not at all. Killer, victim and peers as in pool_regions.c. Each
    item has a result in the end, however often it was run. */
-#include "mem/reap.h"
 #include "os/timer.h"
 #include "pool_tools.h"
 
@@ -68,30 +67,10 @@ static void warm_controls(void) {
 
 static void victim_works(void) { work_all(VICTIM); }
 
-static void peer_begins(void) {
-    CHECK_OK(mp_object_attach((uint32_t)crash_noted(ID),
-                              (uint32_t)crash_noted(GEN)));
-    pool_id = (uint32_t)crash_noted(ID);
-    pool = mp_object_block(pool_id);
-    job = mp_at(crash_noted(JOB));
-}
-
 static void peer_works(int which) {
     peer_begins();
     work_all(FIRST_PEER + (uint32_t)which);
     mp_object_detach(pool_id);
-}
-
-static void await_victim(void) {
-    uint32_t tag = crash_victim();
-    while (mp_proc_wait_peer(tag, MP_FOREVER) == -EINTR) {
-    }
-    mp_reap(tag);
-}
-
-static void bury_victim(void) {
-    await_victim();
-    mp_crew_bury(pool, VICTIM, -SIGKILL);
 }
 
 static void close_pool(void) {
@@ -115,6 +94,14 @@ static uint64_t take_all(unsigned wanted) {
     return n;
 }
 
+/* The victim works until the end. */
+#define WORK_REGION(region, what, prepares, checks)                      \
+    static const crash_region region = {                                 \
+        .name = what, .ready = prepares, .begin = warm_controls,         \
+        .run = victim_works, .after = bury_victim, .most = 400,          \
+        .peers = PEERS, .peer = peer_works, .check = checks};            \
+    CRASH_REGION(region)
+
 /* ---- run again -------------------------------------------------------- */
 
 static void open_again(void) {
@@ -134,17 +121,8 @@ static void check_again(void) {
     close_pool();
 }
 
-static const crash_region pool_again = {
-    .name = "pool: items fail and are run again",
-    .ready = open_again,
-    .begin = warm_controls,
-    .run = victim_works,
-    .after = bury_victim,
-    .most = 400,
-    .peers = PEERS,
-    .peer = peer_works,
-    .check = check_again};
-CRASH_REGION(pool_again)
+WORK_REGION(pool_again, "pool: items fail and are run again", open_again,
+            check_again)
 
 /* Dies with the first of a range, which is to be run again. */
 static void die_at_first(void) {
@@ -157,13 +135,6 @@ static void open_with_dead(void) {
     open_again();
     mp_proc dead = leave_dead(die_at_first);
     bury_dead(&dead);
-}
-
-static void bury_ghost(void) { mp_crew_bury(pool, GHOST, -SIGKILL); }
-
-static void caller_buries(void) {
-    await_victim();
-    mp_pool_bury(pool);
 }
 
 /* Only the first item of the range was the death of somebody. */
@@ -242,17 +213,7 @@ static void check_stopped(void) {
     close_pool();
 }
 
-static const crash_region pool_stop = {
-    .name = "pool: an error ends its job",
-    .ready = open_stop,
-    .begin = warm_controls,
-    .run = victim_works,
-    .after = bury_victim,
-    .most = 400,
-    .peers = PEERS,
-    .peer = peer_works,
-    .check = check_stopped};
-CRASH_REGION(pool_stop)
+WORK_REGION(pool_stop, "pool: an error ends its job", open_stop, check_stopped)
 
 /* ---- the last word ---------------------------------------------------- */
 

@@ -1,7 +1,6 @@
 /* Workers of a pool and its crew: the killer is the caller, and buries workers
    as a crew does; the victim and the peers are workers. Each item is run once
    and comes out, or is lost with the worker that ran it. */
-#include "mem/reap.h"
 #include "pool_tools.h"
 
 SPEC_PREPARE { prepare_pools(); }
@@ -16,32 +15,10 @@ static void open_with_work(void) {
 
 static void victim_works(void) { work(VICTIM); }
 
-static void peer_begins(void) {
-    CHECK_OK(mp_object_attach((uint32_t)crash_noted(ID),
-                              (uint32_t)crash_noted(GEN)));
-    pool_id = (uint32_t)crash_noted(ID);
-    pool = mp_object_block(pool_id);
-    job = mp_at(crash_noted(JOB));
-}
-
 static void peer_works(int which) {
     peer_begins();
     work(FIRST_PEER + (uint32_t)which);
     mp_object_detach(pool_id);
-}
-
-/* ---- the crew --------------------------------------------------------- */
-
-static void await_victim(void) {
-    uint32_t tag = crash_victim();
-    while (mp_proc_wait_peer(tag, MP_FOREVER) == -EINTR) {
-    }
-    mp_reap(tag);
-}
-
-static void bury_victim(void) {
-    await_victim();
-    mp_crew_bury(pool, VICTIM, -SIGKILL);
 }
 
 /* ---- the end ---------------------------------------------------------- */
@@ -139,15 +116,6 @@ static const crash_region pool_orphan = {
     .peer = peer_works,
     .check = check};
 CRASH_REGION(pool_orphan)
-
-/* The victim is the crew; when it is dead, the caller goes on. */
-static void bury_ghost(void) { mp_crew_bury(pool, GHOST, -SIGKILL); }
-
-static void caller_buries(void) {
-    await_victim();
-    mp_pool_bury(pool);
-    CHECK_EQ(atomic_load(&mp_pool_worker(pool, GHOST)->tag), 0);
-}
 
 static void open_with_dead_first(void) {
     open_with_work();

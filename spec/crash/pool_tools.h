@@ -9,6 +9,7 @@
 #include "crash.h"
 #include "mem/heap.h"
 #include "mem/object.h"
+#include "mem/reap.h"
 #include "mem/slot.h"
 #include "region_tools.h"
 #include "work/pool_shm.h"
@@ -23,10 +24,11 @@ enum { ID, GEN, JOB, LOST, RAN };
 
 /* For SPEC_PREPARE. */
 static inline void prepare_pools(void) {
+    const mp_pool_spec wanted = {.workers = 1, .places = 1};
     uint32_t id, gen;
     CHECK_OK(mp_open());
     mp_pool_open();
-    CHECK_OK(mp_pool_create(1, 0, &id, &gen));
+    CHECK_OK(mp_pool_make(&wanted, &id, &gen));
     mp_object_detach(id);
 }
 
@@ -85,8 +87,9 @@ static inline void feed(mp_job_shm *j, uint64_t n) {
 }
 
 static inline void open_pool(void) {
+    const mp_pool_spec wanted = {.workers = WORKERS, .places = WORKERS};
     uint32_t gen;
-    CHECK_OK(mp_pool_create(WORKERS, 0, &pool_id, &gen));
+    CHECK_OK(mp_pool_make(&wanted, &pool_id, &gen));
     pool = mp_object_block(pool_id);
     job = NULL;
     crash_note(ID, pool_id);
@@ -157,6 +160,39 @@ static inline void warm_spans(void) {
 static inline void victim_begins(void) {
     become_worker(VICTIM);
     warm_spans();
+}
+
+static inline void peer_begins(void) {
+    CHECK_OK(mp_object_attach((uint32_t)crash_noted(ID),
+                              (uint32_t)crash_noted(GEN)));
+    pool_id = (uint32_t)crash_noted(ID);
+    pool = mp_object_block(pool_id);
+    job = mp_at(crash_noted(JOB));
+}
+
+/* ---- the crew --------------------------------------------------------- */
+
+static inline void await_victim(void) {
+    uint32_t tag = crash_victim();
+    while (mp_proc_wait_peer(tag, MP_FOREVER) == -EINTR) {
+    }
+    mp_reap(tag);
+}
+
+static inline void bury_victim(void) {
+    await_victim();
+    mp_crew_bury(pool, VICTIM, -SIGKILL);
+}
+
+/* The victim is the crew; when it is dead, the caller goes on. */
+static inline void bury_ghost(void) {
+    mp_crew_bury(pool, GHOST, -SIGKILL);
+}
+
+static inline void caller_buries(void) {
+    await_victim();
+    mp_pool_bury(pool);
+    CHECK_EQ(atomic_load(&mp_pool_worker(pool, GHOST)->tag), 0);
 }
 
 #endif

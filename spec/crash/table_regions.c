@@ -97,7 +97,7 @@ static const char *look(mp_table_shm *t, uint64_t *named) {
     mp_table_copy copy;
     mp_table_value k, v;
     char *at = line;
-    CHECK_OK(mp_table_copy_all(t, 0, UINT64_MAX, &room, &copy));
+    CHECK_OK(mp_table_copy_all(t, &room, &copy));
     CHECK_EQ(copy.entries, mp_table_length(t));
     *at = 0;
     for (size_t i = 0; mp_table_next(&copy, &i, &k, &v, NULL);) {
@@ -340,9 +340,13 @@ static void ready_append(void) {
 
 /* By a table of its own, and with a new store. */
 static void append_many(void) {
-    mp_table_value v[] = {word(2), bytes(50, true), bytes(50, true),
-                          bytes(60, false), word(3)};
-    CHECK_OK(mp_table_append(l, v, 5));
+    const mp_table_value v[] = {word(2), bytes(50, true), bytes(50, true),
+                                bytes(60, false), word(3)};
+    other = new_table(false);
+    mp_table_shm *o = mp_object_block(other.id);
+    for (int i = 0; i < 5; i++) push(o, v[i]);
+    CHECK_OK(mp_table_move(l, other.id));
+    mp_object_detach(other.id);
 }
 LIST_REGION(table_append, "table: append many", ready_append, append_many)
 
@@ -410,7 +414,7 @@ static void look_all(void) {
     mp_table_value v, k = bytes(40, true);
     room.keeper = mp_table_keeper(5);
     CHECK_OK(mp_table_get(d, &k, &room, &v, NULL));
-    CHECK_OK(mp_table_copy_all(d, 0, UINT64_MAX, &room, &copy));
+    CHECK_OK(mp_table_copy_all(d, &room, &copy));
     mp_free(room.keeper);
 }
 DICT_REGION(table_look, "table: get, and copy all", ready_look, look_all)

@@ -249,7 +249,8 @@ SPEC("bell: nobody pays for it who does not use it") {
 
 /* ---- without it ------------------------------------------------------ */
 
-static void check_without_bell(fixture *f) {
+static void check_without_bell(fixture *f, bool refused) {
+    struct rlimit limit, none;
     mp_proc child;
     struct pollfd fds[2];
     int pipes[2];
@@ -258,9 +259,14 @@ static void check_without_bell(fixture *f) {
     fds[0] = (struct pollfd){.fd = pipes[0], .events = POLLIN};
     only_the_bell();
     in_child(&child, put_when_announced, f);
+    CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));
+    none = limit;
+    none.rlim_cur = 3; /* no more descriptors */
+    if (refused) CHECK_OK(setrlimit(RLIMIT_NOFILE, &none));
     double begin = spec_now();
     CHECK_EQ(wait_in(fds, 1, &thing, 1, 10), 0);
     CHECK(spec_now() - begin < 1.5);
+    CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
     CHECK_EQ(get_word(f), 5);
     end(&child, 0);
     close(pipes[0]);
@@ -270,8 +276,7 @@ static void check_without_bell(fixture *f) {
 SPEC("bell: where it is refused, short slices do") {
     fixture f;
     open_queue(&f, 0);
-    mp_bell_forbid();
-    check_without_bell(&f);
+    check_without_bell(&f, true);
     close_queue(&f);
 }
 
@@ -280,7 +285,7 @@ SPEC("bell: where there is none, short slices do") {
     int ends[2] = {mp_me->shelf[0], mp_me->shelf[1]};
     open_queue(&f, 0);
     mp_me->shelf[0] = mp_me->shelf[1] = -1;
-    check_without_bell(&f);
+    check_without_bell(&f, false);
     close_queue(&f);
     mp_me->shelf[0] = ends[0];
     mp_me->shelf[1] = ends[1];

@@ -151,7 +151,8 @@ static inline void claim_range(const world *w, uint32_t worker,
 /* Worker 0 has run one item of two, an orphan is left of worker 1, worker 2
    has left a job that was dropped meanwhile, and claims from another. */
 static inline void make_pool(world *w) {
-    seen(&w->pool, mp_pool_create(WORKERS, 0, &w->pool.id, &w->pool.gen));
+    const mp_pool_spec wanted = {.workers = WORKERS, .places = WORKERS};
+    seen(&w->pool, mp_pool_make(&wanted, &w->pool.id, &w->pool.gen));
     w->buried = add_job(w, "buried", MP_JOB_RANGE, 2);
     claim_range(w, 2, w->buried);
     w->other = add_job(w, "other", MP_JOB_RANGE, 4);

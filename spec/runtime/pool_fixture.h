@@ -104,7 +104,9 @@ static inline void work(mp_pool_shm *pool, uint32_t index, void *ctx) {
 static inline void create_pool(fixture *f, uint32_t workers, uint64_t most,
                                plan p) {
     *f = (fixture){.used = mp_heap_used(), .plan = p};
-    CHECK_OK(mp_pool_create(workers, most, &f->id, &f->gen));
+    const mp_pool_spec wanted = {
+        .workers = workers, .places = workers, .most = most};
+    CHECK_OK(mp_pool_make(&wanted, &f->id, &f->gen));
     f->pool = mp_object_block(f->id);
 }
 
@@ -268,7 +270,7 @@ static inline void prepare_pools(void) {
     CHECK_OK(mp_open());
     mp_pool_open();
     fixture f;
-    CHECK_OK(mp_pool_create(1, 0, &f.id, &f.gen));
+    create_pool(&f, 1, 0, (plan){0});
     mp_object_detach(f.id);
 }
 

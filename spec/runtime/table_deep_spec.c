@@ -13,7 +13,7 @@ static table around(table inner, bool indexed) {
     if (indexed)
         CHECK_OK(mp_table_set(outer.t, &k, &v, MP_TABLE_ANY));
     else
-        CHECK_OK(mp_table_append(outer.t, &v, 1));
+        CHECK_OK(mp_table_insert(outer.t, INT64_MAX, &v));
     close_table(&inner);
     return outer;
 }

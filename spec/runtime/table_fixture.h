@@ -86,7 +86,7 @@ static inline uint64_t word_at(mp_table_shm *t, int64_t position) {
 
 static inline void push(mp_table_shm *t, uint64_t value) {
     mp_table_value v = word(value);
-    CHECK_OK(mp_table_append(t, &v, 1));
+    CHECK_OK(mp_table_insert(t, INT64_MAX, &v));
 }
 
 static inline void push_to(mp_table_shm *t, uint64_t from, uint64_t to) {
@@ -108,7 +108,7 @@ static inline mp_table_copy snapshot(mp_table_shm *t) {
     mp_table_room room = {.at = buffer, .size = sizeof buffer,
                           .keeper = mp_table_keeper(100)};
     mp_table_copy copy;
-    CHECK_OK(mp_table_copy_all(t, 0, UINT64_MAX, &room, &copy));
+    CHECK_OK(mp_table_copy_all(t, &room, &copy));
     mp_free(room.keeper);
     CHECK_EQ(copy.entries, mp_table_length(t));
     return copy;

@@ -44,7 +44,7 @@ SPEC("table: what was read is kept until it is decoded") {
     mp_table_value v = naming(&h);
     char buffer[8];
     mp_table_room room = {.at = buffer, .size = sizeof buffer};
-    CHECK_OK(mp_table_append(t, &v, 1));
+    CHECK_OK(mp_table_insert(t, INT64_MAX, &v));
     CHECK_EQ(mp_table_get_at(t, 0, &room, &v, NULL), -ENOBUFS);
     CHECK_EQ(room.need, 8);
     CHECK_EQ(room.need_keeper, 1);
@@ -82,24 +82,28 @@ SPEC("table: what was taken out lives until it is released") {
 
 /* ---- many at once ------------------------------------------------------ */
 
-SPEC("table: appends many as one, words and bytes") {
-    table f, lock;
+SPEC("table: moves words, bytes and what they hold behind a list") {
+    table f, from, lock;
     mp_table_shm *t = open_table(&f, false);
+    open_table(&from, false);
     open_table(&lock, false);
     mp_table_handle h = handle_of(&lock);
     mp_table_value v[] = {word(1), text("some bytes"), naming(&h), word(4)};
-    CHECK_OK(mp_table_append(t, v, 0));
-    CHECK_OK(mp_table_append(t, v, 4));
-    for (int i = 0; i < 4; i++) v[i] = word((uint64_t)i);
-    CHECK_OK(mp_table_append(t, v, 4));
+    CHECK_OK(mp_table_move(t, from.id));
+    for (int i = 0; i < 4; i++)
+        CHECK_OK(mp_table_insert(from.t, INT64_MAX, &v[i]));
+    CHECK_OK(mp_table_move(t, from.id));
+    push_to(from.t, 0, 4);
+    CHECK_OK(mp_table_move(t, from.id));
     CHECK_STR(words_of(t), "1 b10 b8 4 0 1 2 3");
-    CHECK_EQ(mp_object_count(), 2);
+    CHECK_EQ(mp_object_count(), 3);
     CHECK_CLEAN();
+    close_table(&from);
     close_table(&lock);
     CHECK_EQ(mp_object_refs(lock.id), 1);
     h.gen++;
     v[2] = naming(&h);
-    CHECK_EQ(mp_table_append(t, v, 4), -ESTALE);
+    CHECK_EQ(mp_table_insert(t, INT64_MAX, &v[2]), -ESTALE);
     CHECK_EQ(mp_table_length(t), 8);
     close_table(&f);
     CHECK_EQ(mp_object_count(), 0);
@@ -111,7 +115,8 @@ SPEC("table: moves a list behind another, however much it is") {
     open_table(&from, false);
     mp_table_value v = text("bytes of it");
     push_to(t, 0, 3);
-    for (int i = 0; i < 1000; i++) CHECK_OK(mp_table_append(from.t, &v, 1));
+    for (int i = 0; i < 1000; i++)
+        CHECK_OK(mp_table_insert(from.t, INT64_MAX, &v));
     CHECK_OK(mp_table_move(t, from.id));
     CHECK_EQ(mp_table_length(from.t), 0);
     CHECK_EQ(mp_table_length(t), 1003);
@@ -221,13 +226,14 @@ SPEC("table: is emptied, and filled again") {
         for (uint64_t i = 0; i < 3000; i++) {
             k = word(i);
             CHECK_OK(indexed ? mp_table_set(t, &k, &v, MP_TABLE_ANY)
-                             : mp_table_append(t, &v, 1));
+                             : mp_table_insert(t, INT64_MAX, &v));
         }
         CHECK_OK(mp_table_clear(t));
         CHECK_EQ(mp_table_length(t), 0);
         CHECK_EQ(mp_heap_used(), used);
         CHECK_EQ(mp_object_count(), 1);
-        CHECK_OK(indexed ? set_word(t, 1, 1) : mp_table_append(t, &v, 1));
+        CHECK_OK(indexed ? set_word(t, 1, 1)
+                         : mp_table_insert(t, INT64_MAX, &v));
         CHECK_EQ(mp_table_length(t), 1);
         CHECK_CLEAN();
         close_table(&f);
@@ -267,7 +273,7 @@ static mp_table_copy copy_all(mp_table_shm *t, mp_table_room *room,
     mp_table_copy copy;
     *room = (mp_table_room){.size = 0};
     for (*tries = 1;; ++*tries) {
-        int r = mp_table_copy_all(t, 0, UINT64_MAX, room, &copy);
+        int r = mp_table_copy_all(t, room, &copy);
         if (r == 0) return copy;
         CHECK_EQ(r, -ENOBUFS);
         CHECK(room->need > room->size);
@@ -329,30 +335,6 @@ SPEC("table: a snapshot has all keys and values, and keeps what they name") {
     close_table(&inner);
 }
 
-SPEC("table: a part of a list can be copied") {
-    table f;
-    mp_table_shm *t = open_table(&f, false);
-    static _Alignas(8) unsigned char buffer[4096];
-    mp_table_room room = {.at = buffer, .size = sizeof buffer};
-    mp_table_copy copy;
-    mp_table_value v;
-    size_t at = 0;
-    push_to(t, 0, 10);
-    CHECK_OK(mp_table_copy_all(t, 3, 4, &room, &copy));
-    CHECK_EQ(copy.entries, 4);
-    for (uint64_t i = 3; i < 7; i++) {
-        CHECK(mp_table_next(&copy, &at, NULL, &v, NULL));
-        CHECK_EQ(v.word, i);
-    }
-    CHECK_OK(mp_table_copy_all(t, 8, 4, &room, &copy));
-    CHECK_EQ(copy.entries, 2);
-    CHECK_OK(mp_table_copy_all(t, 10, 4, &room, &copy));
-    CHECK_EQ(copy.entries, 0);
-    CHECK_OK(mp_table_copy_all(t, 1000, 4, &room, &copy));
-    CHECK_EQ(copy.entries, 0);
-    close_table(&f);
-}
-
 /* ---- what does not work ------------------------------------------------ */
 
 /* The arena cannot grow from here on. */
@@ -377,7 +359,7 @@ SPEC("table: without memory it stays as it was") {
     CHECK_EQ(r, -ENOMEM);
     CHECK_EQ(mp_table_set(t, &v, &k, MP_TABLE_ANY), -ENOMEM);
     v = word(1);
-    while ((r = mp_table_append(list.t, &v, 1)) == 0) m++;
+    while ((r = mp_table_insert(list.t, INT64_MAX, &v)) == 0) m++;
     CHECK_EQ(r, -ENOMEM);
     CHECK_EQ(mp_table_insert(list.t, (int64_t)m / 2, &v), -ENOMEM);
     CHECK_EQ(mp_table_reserve(list.t, m + 1000000), -ENOMEM);
@@ -385,7 +367,7 @@ SPEC("table: without memory it stays as it was") {
     CHECK_EQ(mp_table_length(list.t), m);
     CHECK_CLEAN();
     forbid_growth(false);
-    CHECK_OK(mp_table_append(list.t, &v, 1));
+    CHECK_OK(mp_table_insert(list.t, INT64_MAX, &v));
     CHECK_EQ(mp_table_reserve(t, UINT32_MAX), -ENOMEM);
     CHECK_EQ(mp_table_reserve(list.t, UINT64_MAX), -ENOMEM);
     close_table(&f);
@@ -408,7 +390,7 @@ SPEC("table: with too few hands it stays as it was") {
     CHECK_EQ(mp_table_delete(t, &k, MP_TABLE_ANY, NULL), -EMFILE);
     CHECK_EQ(mp_table_set_at(list.t, 0, &v, MP_TABLE_ANY), -EMFILE);
     CHECK_EQ(mp_table_insert(list.t, 0, &v), -EMFILE);
-    CHECK_EQ(mp_table_append(list.t, &v, 1), -EMFILE);
+    CHECK_EQ(mp_table_insert(list.t, INT64_MAX, &v), -EMFILE);
     CHECK_EQ(mp_table_delete_at(list.t, 0, MP_TABLE_ANY, NULL), -EMFILE);
     CHECK_EQ(mp_table_clear(t), -EMFILE);
     CHECK_EQ(mp_table_reserve(t, 10), -EMFILE);

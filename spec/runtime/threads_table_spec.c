@@ -38,7 +38,7 @@ static void read_all(mp_table_shm *t) {
                           .keeper = mp_table_keeper(200)};
     mp_table_copy copy;
     mp_table_value v;
-    if (mp_table_copy_all(t, 0, 100, &room, &copy) == 0)
+    if (mp_table_copy_all(t, &room, &copy) == 0)
         for (size_t at = 0; mp_table_next(&copy, &at, NULL, &v, NULL);)
             check_bytes(&v);
     mp_free(room.keeper);

@@ -186,8 +186,9 @@ SPEC("wire: a payload in what is no memory at all is refused") {
     post(open("/dev/zero", O_RDWR | O_CLOEXEC));
     post(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
     post(open("/", O_RDONLY | O_CLOEXEC));
-    char name[] = "/tmp/wire_spec_XXXXXX";
-    int fd = mkstemp(name);
+    char name[40];
+    snprintf(name, sizeof name, "/tmp/wire_spec_%d", (int)getpid());
+    int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     CHECK_OK(fd);
     unlink(name);
     CHECK_OK(ftruncate(fd, 1 << 20));
