@@ -216,6 +216,18 @@ describe("a callback", function()
         assert.is_true(slow:ready())
     end)
 
+    it("has run when wait() says that the result is there", function()
+        local pool <close> = mp.Pool(1)
+        local got
+        local r = pool:apply_async(square, {3}, nil, {
+            callback = function(x) got = x end,
+        })
+        helper.eventually(function() return r:ready() end)
+        assert.is_nil(got)
+        assert.is_true(r:wait())
+        assert.are.equal(9, got)
+    end)
+
     it("runs in poll() and join()", function()
         local pool <close> = mp.Pool(1)
         local got

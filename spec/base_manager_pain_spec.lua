@@ -241,7 +241,7 @@ describe("a manager's server, for its own", function()
     it("MAN-24 keeps what nobody holds until it is taken up, or for a while",
         function()
         local m <close> = Served()
-        m:start(function() require("mp.server")._linger = 0.2 end)
+        m:start(function() require("mp.holdings")._linger = 0.2 end)
         local on_its_way = mp.Queue()
         local function send()
             local list = m:list()

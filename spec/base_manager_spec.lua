@@ -216,6 +216,10 @@ describe("a proxy", function()
             (failure("TypeError", o.add, o)))
         assert.matches("^method '__len' of 'Counter' is not in",
             (failure("TypeError", function() return #c end)))
+        assert.are.equal("get: argument 'self': BaseProxy expected, got 5 "
+            .. "(use ':')", (failure("TypeError", c.get, 5)))
+        assert.matches("^get: argument 'self'",
+            (failure("TypeError", o.get, nil)))
         failure("TypeError", c._callmethod, c, 5)
         failure("TypeError", c._callmethod, m, "get")
         failure("TypeError", c._callmethod, c, "get", 5)

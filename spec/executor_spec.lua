@@ -168,9 +168,9 @@ describe("map of an executor", function()
         refused("TypeError", "at least one iterable", {chunksize = 1})
         refused("TypeError", "map: an iterable is a list", 5)
         refused("TypeError", "map: an iterable is a list", {1}, nil, {2})
-        refused("ValueError", "chunksize must be >= 1.", {1},
+        refused("ValueError", "chunksize must be >= 1, got ", {1},
             {chunksize = 0})
-        refused("ValueError", "chunksize must be >= 1.", {1},
+        refused("ValueError", "chunksize must be >= 1, got ", {1},
             {chunksize = -1})
         refused("ValueError", "buffersize must be nil or > 0", {1},
             {buffersize = 0})

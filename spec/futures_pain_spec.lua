@@ -10,26 +10,10 @@ local helper = require "spec.helper"
 local tools = require "spec.pool_tools"
 
 local futures = mp.futures
-local failure = tools.failure
+local failure, ways = tools.failure, tools.ways
 local square, sleep = tools.square, tools.sleep
 
 -- What goes wrong, and where -------------------------------------------------
-
-local ways = {}
-
-function ways.error()
-    error("bad luck", 0)
-end
-
-function ways.exit()
-    os.exit(7)
-end
-
---- As near as Lua gets to an instruction that fails.
-function ways.crash()
-    os.execute("kill -SEGV " .. require "mp".getpid())
-    require "mp".sleep(10)
-end
 
 local main <const> = mp.getpid()
 

@@ -426,6 +426,17 @@ function M.finish(p)
     p:close()
 end
 
+--- Runs f(...) in `n` children at the same time; each must end well.
+function M.run_processes(n, f, ...)
+    local list = {}
+    for i = 1, n do
+        list[i] = M.start(f, ...)
+    end
+    for _, p in ipairs(list) do
+        M.finish(p)
+    end
+end
+
 --- A process and all below it (of threads: below their first one).
 -- @return list of their ids, `pid` first
 function M.family(pid)

@@ -80,7 +80,8 @@ describe("a listener", function()
         end
         says("Family AF_PIPE is not recognized.", Listener, nil, "AF_PIPE")
         says("Family AF_PIPE is not recognized.", Listener, "x", "AF_PIPE")
-        says("unrecognized family: 'AF_FOO'", Listener, nil, "AF_FOO")
+        says("Listener: unrecognized family: 'AF_FOO'", Listener, nil,
+            "AF_FOO")
         says("unrecognized family", connection.arbitrary_address, "AF_FOO")
         says("address type of 5 unrecognized", Client, 5)
         says("address type of 5 unrecognized", Listener, 5)

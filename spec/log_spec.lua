@@ -101,6 +101,17 @@ describe("logger", function()
             "[^\n]*\n$", text)
     end)
 
+    it("refuses what does not fit the format, at the caller's line", function()
+        local run = helper.run({"-e", [[
+            local mp = require "mp"
+            local log = mp.log_to_stderr("info")
+            print(select(2, pcall(log.info, log, "%d", "x")))
+            print(select(2, pcall(log.info, log, {}, "x")).kind)]]})
+        assert.matches("^TypeError: info: bad argument #2 to '[%w.]*format' "
+            .. "%(number expected, got string%)\nTypeError\n$", run.stdout)
+        assert.are.equal("", run.stderr)
+    end)
+
     it("refuses a level that does not exist", function()
         local ok, e = pcall(mp.log_to_stderr, "loud")
         assert.is_false(ok)

@@ -4,7 +4,7 @@
 local helper = require "spec.helper"
 local mp = require "mp"
 
-local failure = helper.failure
+local failure, run = helper.failure, helper.run_processes
 local manager = mp.Manager()
 
 local function set(t, k, v)
@@ -22,19 +22,6 @@ local function walked(container)
         parts[#parts + 1] = tostring(k) .. "=" .. tostring(v)
     end
     return table.concat(parts, " ")
-end
-
---- Runs `n` processes to their end, which is a good one.
-local function run(n, job, ...)
-    local list = {}
-    for i = 1, n do
-        list[i] = mp.Process{target = job, args = table.pack(...)}
-        list[i]:start()
-    end
-    for _, p in ipairs(list) do
-        assert.is_true(p:join(20))
-        assert.are.equal(0, p.exitcode)
-    end
 end
 
 describe("manager dict", function()

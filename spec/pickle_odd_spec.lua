@@ -27,6 +27,19 @@ describe("pickle of odd values", function()
         assert.are.same({t, t}, copy {t, t})
     end)
 
+    it("writes no key of an array, nor where it begins with a hole or has "
+        .. "fields", function()
+        local plain, hole, fields = {}, {}, {x = 1}
+        for i = 1, 1000 do
+            plain[i], hole[i], fields[i] = i % 90, i % 90, i % 90
+        end
+        hole[1] = nil
+        for _, t in ipairs {plain, hole, fields} do
+            assert.is_true(#pickle.dumps(t) < 1000 + 20)
+            assert.are.same(t, copy(t))
+        end
+    end)
+
     it("keeps extreme numbers, as values and as keys", function()
         local huge, tiny = math.huge, 5e-324
         local t = {math.mininteger, math.maxinteger, huge, -huge, tiny,

@@ -219,7 +219,7 @@ describe("a beginner that is killed", function()
             os.exit(9)
         end}
         failure("BrokenPool", pool.apply, pool, square, {2})
-        assert.is_true(tries.value < 20)
+        assert.is_true(tries.value < 30)
     end)
 
     it("may be a crew that has not yet started all its workers", function()

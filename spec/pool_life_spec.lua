@@ -260,7 +260,7 @@ describe("an initializer", function()
                 failure("BrokenPool", pool.map, pool, square, {1, 2})
             end)
             assert.is_true(took < 2)
-            assert.is_true(starts.value <= 12)
+            assert.is_true(starts.value <= 40)
         end
     end)
 

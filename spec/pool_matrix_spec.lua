@@ -10,27 +10,11 @@ local mp = require "mp"
 local helper = require "spec.helper"
 local tools = require "spec.pool_tools"
 
-local failure = tools.failure
+local failure, ways = tools.failure, tools.ways
 local BAD <const> = 3  -- the item that goes wrong
 local ITEMS <const> = 6
 
 -- What goes wrong -----------------------------------------------------------
-
-local ways = {}
-
-function ways.error()
-    error("bad luck", 0)
-end
-
-function ways.exit()
-    os.exit(7)
-end
-
---- A machine's instruction that fails, as near as Lua gets to it.
-function ways.crash()
-    os.execute("kill -SEGV " .. require "mp".getpid())
-    require "mp".sleep(10)
-end
 
 --- A class whose objects do `way` when they are packed ("out") or rebuilt
 -- ("in"), and otherwise travel as their number. The classes must exist

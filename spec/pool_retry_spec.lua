@@ -191,6 +191,33 @@ describe("retries", function()
     end)
 end)
 
+describe("on_error of a pool", function()
+    it("is that of its maps, if they say nothing else", function()
+        local pool <close> = mp.Pool{processes = 1, on_error = "collect"}
+        local f = tools.failing(2)
+        for _, list in ipairs{
+            pool:map(f, {1, 2}), pool:map_async(f, {1, 2}, 1):get(),
+            pool:starmap(f, {{1}, {2}}),
+            pool:starmap_async(f, {{1}, {2}}, {chunksize = 1}):get(),
+        } do
+            assert.are.equal(10, list[1])
+            assert.are.equal("bad 2", list[2].message)
+        end
+        tools.failure("RemoteError", pool.map, pool, f, {1, 2},
+            {on_error = "raise"})
+        tools.failure("RemoteError", pool.apply, pool, f, {2})
+        local it = pool:imap(f, {2})
+        tools.failure("RemoteError", it.next, it)
+    end)
+
+    it("is refused when it is none", function()
+        local _, message = tools.failure("ValueError", mp.Pool,
+            {processes = 1, on_error = "go"})
+        assert.are.equal("Pool: on_error must be 'raise', 'collect' or "
+            .. "'stop', got 'go'", message)
+    end)
+end)
+
 describe("on_error = 'stop'", function()
     it("ends the call with the first error, and what runs of it", function()
         local pool <close> = mp.Pool(2)

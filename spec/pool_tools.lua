@@ -39,6 +39,23 @@ function M.failing(...)
     end
 end
 
+--- What can go wrong in a job, or in the user's code around it.
+M.ways = {}
+
+function M.ways.error()
+    error("bad luck", 0)
+end
+
+function M.ways.exit()
+    os.exit(7)
+end
+
+--- A machine's instruction that fails, as near as Lua gets to it.
+function M.ways.crash()
+    os.execute("kill -SEGV " .. require "mp".getpid())
+    require "mp".sleep(10)
+end
+
 -- Iterators -----------------------------------------------------------------
 
 --- An iterator over 1, 2, ... n (nil: without end); state.at is how far.

@@ -295,7 +295,7 @@ describe("a progress function", function()
                 sum = sum + pool:apply(tools.square, {2})
             end})
         assert.is_true(sum >= 4)
-        local it = pool:imap(tools.sleep, {0.11, 0.11}, {chunksize = 1,
+        local it = pool:imap(tools.sleep, {5, 5}, {chunksize = 1,
             progress = function() pool:terminate() end})
         failure("PoolTerminated", it.next, it)
     end)

@@ -237,7 +237,12 @@ describe("a server that is killed", function()
         local list = lines([[
             local pool <close> = ctx.Pool(2)
             try(pool.apply, pool, math.abs, {-1})
-            local r = pool:map_async(mp.sleep, {60, 60})
+            local begun <close> = mp.Value("i", 0)
+            local r = pool:map_async(function()
+                begun:add(1)
+                mp.sleep(60)
+            end, {1, 2}, {chunksize = 1})
+            while begun.value < 2 do mp.sleep(0.001) end
             signal(server(), "KILL")
             local ok, e = pcall(r.get, r, 20)
             print(e.kind)

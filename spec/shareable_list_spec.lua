@@ -137,6 +137,24 @@ describe("shareable_list", function()
         helper.failure("StateError", function() other[1] = 1 end)
     end)
 
+    it("SHM-08 closes its segment at the end of a block", function()
+        local list = scratch{1, "two"}
+        local kept
+        do
+            local other <close> = ShareableList(nil, {name = list.shm.name})
+            kept = other
+            assert.are.equal("two", other[2])
+        end
+        assert.is_nil(kept.shm.buf)
+        helper.failure("StateError", function() return kept[1] end)
+        do
+            local again <close> = kept
+        end
+        local third <close> = ShareableList(nil, {name = list.shm.name})
+        assert.are.same({1, "two", n = 2}, items(third))
+        third.shm:close()
+    end)
+
     it("SHM-08 E: a name that is none", function()
         assert.are.equal("ShareableList: argument 'name': string expected, "
             .. "got a table", helper.failure("TypeError", ShareableList, nil,

@@ -247,7 +247,12 @@ describe("shared_memory: its bytes", function()
         helper.failure("ValueError", b.pack, b, 0, "<i1", 300)
         helper.failure("ValueError", b.unpack, b, 990, "<s4 i8")
         helper.failure("IndexError", b.unpack, b, 998, "<i4")
-        helper.failure("IndexError", b.pack, b, 998, "<i4", 1)
+        assert.are.equal("pack: 4 bytes at offset 998 are out of range "
+            .. "(1000 bytes)",
+            helper.failure("IndexError", b.pack, b, 998, "<i4", 1))
+        assert.are.equal("unpack: 4 bytes at offset 998 are out of range "
+            .. "(1000 bytes)",
+            helper.failure("IndexError", b.unpack, b, 998, "<i4"))
     end)
 
     it("SHM-02 E: packed at no place, by no format", function()

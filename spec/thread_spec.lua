@@ -197,6 +197,86 @@ describe("a thread as a child", function()
             {q:get(true, 10), q:get(true, 10), q:get(true, 10), q:get(true, 10)})
     end)
 
+    it("opens mp's core late: what its job was given works before", function()
+        local lock, q = mp.Lock(), mp.Queue()
+        local _, e = pcall(mp.Queue, -1, 2, 3)
+        local p = ended(function(l, out)
+            do
+                local held <close> = l:guard()
+                out:put(l:acquire(false))
+            end
+            out:put(l:acquire(false))
+            l:release()
+        end, lock, q)
+        assert.are.equal(0, p.exitcode)
+        assert.is_false(q:get(true, 10))
+        assert.is_true(q:get(true, 10))
+        assert.are.equal(9, ended(function(problem, kind)
+            os.exit(problem.kind == kind and tostring(problem):find(kind, 1,
+                true) == 1 and 9 or 8)
+        end, e, e.kind).exitcode)
+        assert.are.equal(9, ended(function(name)
+            local core = package.loaded["mp.core"]
+            local value = core.Value("i", 8)
+            os.exit(core[name] == nil and getmetatable(core) == nil
+                and value.value + 1)
+        end, "no such field").exitcode)
+    end)
+
+    it("has memory for objects of all sizes, one thread after another",
+        function()
+            local function job(n, limit)
+                local lists, sum = {}, 0
+                for i = 1, n do
+                    local list = {}
+                    for j = 1, i % 70 do
+                        list[j] = ("x"):rep(j * 9) .. i
+                    end
+                    lists[i % 40 + 1] = list
+                end
+                for _, list in ipairs(lists) do
+                    for j, text in ipairs(list) do
+                        sum = sum + #text - j * 9
+                    end
+                end
+                collectgarbage()
+                assert(collectgarbage("count") < limit)
+                os.exit(sum % 251)
+            end
+            -- Texts end in their list's number, of which three digits count.
+            local sum = 0
+            for i = 961, 1000 do
+                sum = sum + i % 70 * #tostring(i)
+            end
+            for _ = 1, 4 do
+                assert.are.equal(sum % 251, ended(job, 1000, 4000).exitcode)
+            end
+        end)
+
+    it("collects its garbage as its program does", function()
+        local r = run([[
+            local mp = require "mp"
+            local function job(q)
+                local most = 0
+                for i = 1, 300000 do
+                    local t = {i, {}}
+                    if i % 1000 == 0 then
+                        most = math.max(most, collectgarbage("count"))
+                    end
+                end
+                q:put(most)
+                q:put(collectgarbage("incremental"))
+            end
+            local q = mp.Queue()
+            local p = mp.get_context("thread").Process{target = job,
+                args = {q}}
+            p:start()
+            print(q:get() < 2000, q:get() == collectgarbage("incremental"))
+            p:join()
+        ]])
+        assert.are.equal("true\ttrue\n", r.stdout, r.stderr)
+    end)
+
     it("leaves nothing, two hundred times", function()
         for _ = 1, 200 do
             ended(function() end)

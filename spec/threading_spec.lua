@@ -125,8 +125,13 @@ describe("mp.threading", function()
     end)
 
     it("refuses what Process refuses", function()
-        assert.are.equal("TypeError",
-            select(2, pcall(Thread, {target = 1})).kind)
+        assert.are.equal("Thread: target must be callable, got 1",
+            (helper.failure("TypeError", Thread, {target = 1})))
+        assert.are.equal("Thread() got an unexpected keyword argument 'run'",
+            (helper.failure("TypeError", Thread, {run = print})))
+        assert.are.equal("Thread: args must be a list, got a table without "
+            .. "items 1 to n",
+            (helper.failure("TypeError", Thread, {args = {x = 1}})))
         local t = Thread{target = function() end}
         assert.are.equal("StateError", select(2, pcall(t.join, t)).kind)
         t:start()

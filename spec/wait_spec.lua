@@ -166,6 +166,9 @@ describe("wait", function()
     it("refuses misuse of its arguments", function()
         assert.matches("^wait: argument 'object_list': list expected",
             (helper.failure("TypeError", mp.wait, nil)))
+        assert.equal("wait: argument 'object_list': list expected, got a "
+            .. "table without items 1 to n",
+            (helper.failure("TypeError", mp.wait, {stdin = 0}, 0)))
         assert.matches("^wait: argument 'timeout'",
             (helper.failure("TypeError", mp.wait, {0}, "soon")))
         assert.matches("^wait: argument 'timeout'",

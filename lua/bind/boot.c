@@ -312,6 +312,11 @@ static int process_child(lua_State *L) {
     mp_family_exit(code);
 }
 
+void bind_settle_open(lua_State *L) {
+    lua_pushcfunction(L, settle);
+    lua_setfield(L, -2, "settle");
+}
+
 void bind_boot_open(lua_State *L) {
     static const luaL_Reg functions[] = {{"birth", process_birth},
                                          {"program", process_program},
@@ -319,8 +324,6 @@ void bind_boot_open(lua_State *L) {
                                          {"child", process_child},
                                          {NULL, NULL}};
     mp_boot_open();
-    lua_pushcfunction(L, settle);
-    lua_setfield(L, -2, "settle");
     lua_getfield(L, -1, "process");
     luaL_setfuncs(L, functions, 0);
     lua_pop(L, 1);

@@ -41,7 +41,8 @@ mp_ref bind_boot_preload(lua_State *L, mp_ref job);
    name. Never raises. */
 int bind_boot_run(lua_State *L, mp_boot_shm *boot);
 
-/* core.settle, and core.process's birth, program, executable, child. */
+/* core.settle; core.process's birth, program, executable, child. */
+void bind_settle_open(lua_State *L);
 void bind_boot_open(lua_State *L);
 
 #endif

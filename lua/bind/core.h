@@ -1,5 +1,6 @@
-/* The doors of this floor: one function per noun, called once per state with
-   the table of mp.core on top of the stack, to which it adds its functions. */
+/* The doors of this floor: one function per noun, called at most once per
+   state with the table of mp.core on top of the stack, to which it adds its
+   functions. */
 #ifndef MP_BIND_CORE_H
 #define MP_BIND_CORE_H
 
@@ -14,7 +15,8 @@ void bind_array_open(lua_State *L);   /* core.Array, RawArray */
 void bind_queue_open(lua_State *L);   /* core.Queue, ... */
 void bind_container_open(lua_State *L); /* core.container */
 void bind_process_open(lua_State *L); /* core.process */
-void bind_boot_open(lua_State *L);    /* core.settle, more of process */
+void bind_settle_open(lua_State *L);  /* core.settle */
+void bind_boot_open(lua_State *L);    /* more of core.process */
 void bind_pool_open(lua_State *L);    /* core.pool */
 void bind_connection_open(lua_State *L); /* core.connection */
 void bind_shm_open(lua_State *L);     /* core.shm */
@@ -30,5 +32,12 @@ void bind_push_hook(lua_State *L, const char *name, lua_CFunction hook);
 void bind_reseed(lua_State *L);
 
 int luaopen_mp_core(lua_State *L);
+
+/* The same for the state of a thread, whose job may never ask for it: opens
+   what decoding needs, and the rest when a field is asked for that is not
+   there, or by bind_core_now, which the first object of a class calls.
+   Some state of this process has opened all: the one that made the thread. */
+int bind_core_later(lua_State *L);
+void bind_core_now(lua_State *L);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bind/cradle.h"
 #include "bind/spare.h"
 #include "os/pages.h"
 
@@ -156,7 +157,7 @@ static void *allocate(void *ud, void *p, size_t osize, size_t nsize) {
 
 bool bind_nursery_fits(lua_State *L) {
     lua_Alloc f = lua_getallocf(L, NULL);
-    if (f == allocate || bind_spare_is(f)) return true;
+    if (f == allocate || bind_spare_is(f) || bind_cradle_is(f)) return true;
     lua_State *fresh = luaL_newstate();
     if (!fresh) return false;
     bool fits = lua_getallocf(fresh, NULL) == f;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bind/bind.h"
+#include "bind/core.h"
 #include "bind/pack.h"
 #include "mem/arena.h"
 #include "mem/object.h"
@@ -61,6 +62,7 @@ void bind_class_push(lua_State *L, const bind_class *class) {
     luaL_checkstack(L, 8, class->name);
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, class) == LUA_TTABLE) return;
     lua_pop(L, 1);
+    bind_core_now(L);
     lua_newtable(L);
     fill_metatable(L, class);
     lua_pushvalue(L, -1);

@@ -11,6 +11,7 @@
 #include "bind/boot.h"
 #include "bind/child.h"
 #include "bind/core.h"
+#include "bind/cradle.h"
 #include "bind/pool.h"
 #include "mem/slot.h"
 #include "proc/family.h"
@@ -70,7 +71,7 @@ static int furnish(lua_State *L) {
         if (!luaL_openlibs) return luaL_error(L, "no standard libraries");
         luaL_openlibs(L);
     }
-    luaL_requiref(L, "mp.core", luaopen_mp_core, 0);
+    luaL_requiref(L, "mp.core", bind_core_later, 0);
     lua_pushinteger(L, (lua_Integer)getpid());
     lua_setfield(L, -2, "thread_of"); /* a forked copy is no thread */
     lua_getglobal(L, "os");
@@ -88,18 +89,24 @@ static int furnish(lua_State *L) {
     return 0;
 }
 
+static lua_State *plain_state(void) {
+    lua_State *L = luaL_newstate();
+    if (L) bind_cradle_enter(L);
+    return L;
+}
+
 /* Makes a state; `loud`: says why it cannot. */
 static lua_State *new_state(bool loud) {
     bind_thread_maker maker =
         atomic_load_explicit(&makes, memory_order_relaxed);
-    lua_State *L = maker ? maker() : luaL_newstate();
+    lua_State *L = maker ? maker() : plain_state();
     if (!L) return NULL;
     lua_pushcfunction(L, furnish);
     if (lua_pcall(L, 0, 0, 0) == LUA_OK) return L;
     if (loud)
         fprintf(stderr, "mplua: cannot make a state for a thread: %s\n",
                 lua_tostring(L, -1));
-    lua_close(L);
+    bind_cradle_close(L);
     return NULL;
 }
 
@@ -112,14 +119,15 @@ void bind_thread_get_ready(void) {
     if (L && !atomic_compare_exchange_strong_explicit(
                  &ready, &none, L, memory_order_release,
                  memory_order_relaxed))
-        lua_close(L);
+        bind_cradle_close(L);
 }
 
 void bind_thread_unready(void) {
     lua_State *L =
         here ? NULL
              : atomic_exchange_explicit(&ready, NULL, memory_order_acquire);
-    if (L) lua_close(L);
+    if (L) bind_cradle_close(L);
+    if (!here) bind_cradle_drop();
 }
 
 static lua_State *take_state(void) {
@@ -143,7 +151,7 @@ int bind_thread_state(bind_thread_work f, void *ctx, bool *exited) {
         *exited = false;
     }
     at.closing = true;
-    lua_close(L);
+    bind_cradle_close(L);
     here = above;
     return at.code;
 }

@@ -12,6 +12,7 @@
 
 #include "bind/boot.h"
 #include "bind/core.h"
+#include "bind/cradle.h"
 #include "bind/interrupt.h"
 #include "bind/spare.h"
 #include "bind/thread.h"
@@ -212,7 +213,12 @@ static void print_version(void) {
     fflush(stdout);
 }
 
+/* The generational mode costs least while there is nothing; what the libraries
+   are made of is no garbage, and the first collection waits until as much was
+   allocated again. */
 static void open_libraries(lua_State *L, const cli_options *o) {
+    lua_gc(L, LUA_GCSTOP);
+    lua_gc(L, LUA_GCGEN, 0, 0);
     if (o->ignore_env) { /* `package` looks at this when it opens */
         lua_pushboolean(L, 1);
         lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
@@ -221,7 +227,8 @@ static void open_libraries(lua_State *L, const cli_options *o) {
     lua_setfield(L, LUA_REGISTRYINDEX, BIND_IS_MPLUA);
     luaL_openlibs(L);
     mplua_open(L);
-    lua_gc(L, LUA_GCGEN, 0, 0);
+    lua_gc(L, LUA_GCRESTART);
+    lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
 }
 
 static int furnish_thread(lua_State *L) {
@@ -235,9 +242,10 @@ static lua_State *new_thread_state(void) {
     lua_State *L = luaL_newstate();
     if (!L) return NULL;
     bind_spare_enter(L);
+    bind_cradle_enter(L);
     lua_pushcfunction(L, furnish_thread);
     if (lua_pcall(L, 0, 0, 0) == LUA_OK) return L;
-    lua_close(L);
+    bind_cradle_close(L);
     return NULL;
 }
 

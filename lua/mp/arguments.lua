@@ -112,6 +112,33 @@ local function with_chunksize(fn, chunksize, given)
     return opts
 end
 
+--- Raises ValueError unless it is an on_error, or nil.
+---@param fn string
+---@param policy any
+function M.check_policy(fn, policy)
+    if policy ~= nil and policy ~= "raise" and policy ~= "collect"
+        and policy ~= "stop" then
+        errors._raise("ValueError",
+            "%s: on_error must be 'raise', 'collect' or 'stop', got %s", fn,
+            errors._show(policy))
+    end
+end
+
+--- The options of a map, where the pool says what they do not.
+---@param opts table
+---@param policy string|nil the pool's on_error
+---@return table
+function M.with_policy(opts, policy)
+    if policy == nil or opts.on_error ~= nil then
+        return opts
+    end
+    local all = {on_error = policy}
+    for name, value in pairs(opts) do
+        all[name] = value
+    end
+    return all
+end
+
 local function check_options(fn, opts)
     local known = OPTIONS[fn] or MAP_OPTIONS
     for name in pairs(opts) do
@@ -120,13 +147,7 @@ local function check_options(fn, opts)
                 errors._show(name))
         end
     end
-    local policy = opts.on_error
-    if policy ~= nil and policy ~= "raise" and policy ~= "collect"
-        and policy ~= "stop" then
-        errors._raise("ValueError",
-            "%s: on_error must be 'raise', 'collect' or 'stop', got %s", fn,
-            errors._show(policy))
-    end
+    M.check_policy(fn, opts.on_error)
     M.check_callable(fn, opts.callback, "callback")
     M.check_callable(fn, opts.error_callback, "error_callback")
     progress._check(fn, opts.progress)

@@ -225,7 +225,8 @@ function M.Listener(address, family, backlog, key, patience, ...)
     end
     key = key_of(key)
     if address == nil then
-        address = M.arbitrary_address(family or M.default_family)
+        address = M.arbitrary_address(
+            check_family("Listener", family or M.default_family))
     end
     local own, name, port = take_apart("Listener", address, family)
     if backlog == nil then

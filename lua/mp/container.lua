@@ -133,15 +133,6 @@ function M.totable(container)
     return result
 end
 
---- A new container of the same class with the same items; nested containers
--- are shared by both.
----@param container userdata
----@return userdata
-function M.copy(container)
-    local values, n, keys = snapshot(container)
-    return native.new(kind_of(container), values, n, keys)
-end
-
 -- Comparing ------------------------------------------------------------------
 
 local equal
@@ -270,6 +261,43 @@ function M.pairs(container)
             return i, values[i]
         end
     end
+end
+
+-- Classes --------------------------------------------------------------------
+
+--- What the module of a class begins with: metamethods, the methods that
+-- list, dict and set have in common, and the check of their object.
+---@param kind string "list", ...
+---@return table module
+---@return function check_self(fn, self)
+function M.class(kind)
+    local methods = {}
+
+    local function check_self(fn, self)
+        M.check_self(fn, kind, self)
+    end
+
+    --- A new container with the same items; containers among them are shared
+    -- by both.
+    ---@return userdata
+    function methods:copy()
+        check_self("copy", self)
+        local values, n, keys = snapshot(self)
+        return native.new(kind, values, n, keys)
+    end
+
+    --- A plain table with copies of all, nested containers too; with n if an
+    -- item of a list is nil.
+    ---@return table
+    function methods:totable()
+        check_self("totable", self)
+        return M.totable(self)
+    end
+
+    local meta = {
+        __eq = M.equal, __pairs = M.pairs, __tostring = M.tostring,
+    }
+    return {_methods = methods, _meta = meta}, check_self
 end
 
 return M

@@ -21,23 +21,8 @@ local errors = require "mp.errors"
 local native = core.container
 local snapshot = native.snapshot
 
-local M = {}
-
---- The methods of every dict.
-M._methods = {}
-
---- Its metamethods.
-M._meta = {
-    __eq = container.equal,
-    __pairs = container.pairs,
-    __tostring = container.tostring,
-}
-
+local M, check_self = container.class("dict")
 local methods, meta = M._methods, M._meta
-
-local function check_self(fn, self)
-    container.check_self(fn, "dict", self)
-end
 
 --- The keys, in order.
 ---@return table a list with n
@@ -117,20 +102,6 @@ function methods:update_with(key, f, default)
     check_self("update_with", self)
     container.check_function("update_with", f)
     return container.update_with(self, key, f, default)
-end
-
---- A new dict with the same items; containers among them are shared by both.
----@return userdata dict
-function methods:copy()
-    check_self("copy", self)
-    return container.copy(self)
-end
-
---- A plain table with copies of all, nested containers too.
----@return table
-function methods:totable()
-    check_self("totable", self)
-    return container.totable(self)
 end
 
 return M

@@ -310,7 +310,7 @@ local function map_options(given)
     local deadline = waiter.deadline("map", timeout)
     local chunk = chunksize == nil and 0
         or arguments.check_count("map", chunksize, 1,
-            "chunksize must be >= 1.")
+            "chunksize must be >= 1")
     if buffersize ~= nil then
         arguments.check_count("map", buffersize, 1,
             "buffersize must be nil or > 0")

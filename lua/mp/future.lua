@@ -19,7 +19,7 @@ local core = require "mp.core"
 local errors = require "mp.errors"
 local named = require "mp.named"
 local pools = require "mp.pool"
-local text_of = require "mp.result".text_of
+local results = require "mp.result"
 local waiter = require "mp.waiter"
 
 local native = core.pool
@@ -39,9 +39,6 @@ M.Future = Future
 local DONE <const> = {
     FINISHED = true, CANCELLED = true, CANCELLED_AND_NOTIFIED = true,
 }
-
---- Errors of the pool as a whole: they are this future's for good.
-local FINAL <const> = {PoolTerminated = true, BrokenPool = true}
 
 function Future:init(...)
     named.no_more("Future", 0, ...)
@@ -85,16 +82,8 @@ local function is_cancelled(self)
     return state == "CANCELLED" or state == "CANCELLED_AND_NOTIFIED"
 end
 
---- Calls a callback. An error in it is reported and stops nothing; a Ctrl-C
--- in it is the caller's.
 local function call(callback, self)
-    local ok, e = pcall(callback, self)
-    if not ok then
-        if is_error(e, "Interrupted") then
-            error(e, 0)
-        end
-        io.stderr:write("error in a callback of a Future: ", text_of(e), "\n")
-    end
+    results.call_back("a Future", callback, self)
 end
 
 --- Calls the callbacks of a future that is done, each once, in order.
@@ -120,13 +109,7 @@ local function settle(self)
         return
     end
     local pool, job = self._pool, self._job
-    local ok, outcome = pcall(job.outcome, job, nil, true, false)
-    if not ok then
-        if not (is_error(outcome) and FINAL[outcome.kind]) then
-            errors._arrive(outcome)
-        end
-        outcome = {false, outcome, n = 2}
-    end
+    local outcome = results.outcome_of(job, nil, true, false)
     if not self._state then -- by a callback meanwhile
         finish(self, "FINISHED", outcome)
     end

@@ -15,23 +15,8 @@ local errors = require "mp.errors"
 local native = core.container
 local snapshot = native.snapshot
 
-local M = {}
-
---- The methods of every list.
-M._methods = {}
-
---- Its metamethods.
-M._meta = {
-    __eq = container.equal,
-    __pairs = container.pairs,
-    __tostring = container.tostring,
-}
-
+local M, check_self = container.class("list")
 local methods, meta = M._methods, M._meta
-
-local function check_self(fn, self)
-    container.check_self(fn, "list", self)
-end
 
 --- What an argument that is to be iterable gives, as a list.
 ---@return table
@@ -166,6 +151,20 @@ local function merge_sort(n, before)
     return from
 end
 
+--- merge_sort by «<» of our own: what cannot be compared is a TypeError.
+local function sort_values(n, before)
+    local ok, result = pcall(merge_sort, n, before)
+    if ok then
+        return result
+    end
+    local text = type(result) == "string"
+        and result:match("mp/list%.lua:%d+: (attempt to compare .*)")
+    if text then
+        errors._raise("TypeError", "sort: %s", text)
+    end
+    error(result, 0)
+end
+
 --- The order in which the values stand when they are sorted.
 local function order_of(values, n, options)
     local cmp, key = options.cmp, options.key
@@ -175,7 +174,7 @@ local function order_of(values, n, options)
         end
     end
     if options.reverse then
-        return merge_sort(n, function(a, b)
+        return sort_values(n, function(a, b)
             if cmp then
                 return cmp(values[b], values[a])
             end
@@ -186,7 +185,7 @@ local function order_of(values, n, options)
             return cmp(values[a], values[b])
         end)
     end
-    return merge_sort(n, function(a, b)
+    return sort_values(n, function(a, b)
         return values[a] < values[b]
     end)
 end
@@ -304,23 +303,6 @@ function meta.__mul(a, b)
     local values, n = snapshot(self)
     times = math.max(native.integer("*", "times", times), 0)
     return native.new("list", values, n, nil, "*", times)
-end
-
--- Copies ---------------------------------------------------------------------
-
---- A new list with the same items; containers among them are shared by both.
----@return userdata list
-function methods:copy()
-    check_self("copy", self)
-    return container.copy(self)
-end
-
---- A plain table with copies of all, nested containers too; with n if an item
--- is nil.
----@return table
-function methods:totable()
-    check_self("totable", self)
-    return container.totable(self)
 end
 
 --- Makes item i f(item i), as one step: if another process changes the list

@@ -48,8 +48,14 @@ end
 
 local function write(self, level, message, ...)
     if self._shown and LEVELS[level] >= self._level then
-        put(level, select("#", ...) > 0 and message:format(...)
-            or tostring(message))
+        local ok, text = true, tostring(message)
+        if select("#", ...) > 0 then
+            ok, text = pcall(string.format, message, ...)
+        end
+        if not ok then
+            errors._raise("TypeError", "%s: %s", level, text)
+        end
+        put(level, text)
     end
 end
 

@@ -14,6 +14,7 @@
 -- address and key registers the names (`register("Counter")`), and connects.
 -- (mp.Manager() is something else: its containers need no server.)
 
+local arguments = require "mp.arguments"
 local authkey = require "mp.authkey"
 local call = require "mp.call"
 local class = require "mp.class"
@@ -101,11 +102,6 @@ local REGISTER <const> = {
     method_to_typeid = 5, create_method = 6,
 }
 
-local function is_callable(value)
-    local meta = debug.getmetatable(value)
-    return type(value) == "function" or meta and meta.__call ~= nil
-end
-
 local function is_proxy_class(value)
     while type(value) == "table" and value ~= proxy.BaseProxy do
         value = rawget(value, "_base")
@@ -172,10 +168,8 @@ function BaseManager:register(typeid, callable, proxytype, exposed,
             create_method = named.in_order("register", typeid, REGISTER, 6)
     end
     errors._check("register", "typeid", typeid, "string")
-    if callable ~= nil and not is_callable(callable) then
-        errors._raise("TypeError", "register: callable must be a callable, "
-            .. "got %s", errors._show(callable))
-    elseif proxytype ~= nil and not is_proxy_class(proxytype) then
+    arguments.check_callable("register", callable, "callable")
+    if proxytype ~= nil and not is_proxy_class(proxytype) then
         errors._raise("TypeError", "register: proxytype must be a class of "
             .. "proxies, got %s", errors._show(proxytype))
     end
@@ -297,10 +291,7 @@ end
 function BaseManager:start(initializer, initargs, ...)
     check_initial(self, "start")
     named.no_more("start", 2, ...)
-    if initializer ~= nil and not is_callable(initializer) then
-        errors._raise("TypeError", "start: initializer must be a callable, "
-            .. "got %s", errors._show(initializer))
-    end
+    arguments.check_callable("start", initializer, "initializer")
     local args = initargs or {n = 0}
     errors._check("start", "initargs", args, "table")
     local n = call.count("start", args)
@@ -433,7 +424,7 @@ function M._arrive(of, address, key, state)
     local self = setmetatable({}, of)
     self._address, self._authkey = address, key
     self._state = state == "started" and "connected" or state
-    self._method, self._timeout = nil, SHUTDOWN
+    self._timeout = SHUTDOWN
     if address and state ~= "initial" then
         proxy._know(address, key)
     end

@@ -32,22 +32,10 @@ local Pool = class.new("Pool")
 
 -- Callbacks -----------------------------------------------------------------
 
---- Calls a callback. An error in it is reported and stops nothing, but for
--- Ctrl-C, which was not meant for it.
-local function call_back(f, ...)
-    local ok, e = pcall(f, ...)
-    if not ok and errors.iserror(e, "Interrupted") then
-        error(e, 0)
-    elseif not ok then
-        io.stderr:write("error in a callback of Pool: ", result.text_of(e),
-            "\n")
-    end
-end
-
 --- Calls back for those results that are due.
 local function call_due(self)
     self._waiting:call(function(owed)
-        call_back(owed.call_back, owed)
+        result.call_back("Pool", owed.call_back, owed)
     end)
     self._core:callbacks(self._waiting:any() and 1 or 0)
 end
@@ -97,6 +85,7 @@ function M.Pool(processes, initializer, initargs, maxtasksperchild, ...)
     local self, hooks = new_pool(n, method)
     self._places, self._began = places, core.monotonic()
     self._controls = controls.check("Pool", opts, method == "thread")
+    self._on_error = opts.on_error
     hooks.places, hooks.most_bytes = places, bytes
     self._core = pool_hooks.start(method, n, most, hooks, opts)
     return self
@@ -217,7 +206,14 @@ local function expect(self, job, single, opts)
     return new
 end
 
-local function map(fn, self, f, iterable, opts, star)
+--- The options of a map of this pool.
+local function map_options(fn, self, ...)
+    check_self(fn, self)
+    return arguments.with_policy(options(fn, ...), self._on_error)
+end
+
+local function map(fn, self, star, f, iterable, ...)
+    local opts = map_options(fn, self, ...)
     local job = submit(fn, self, f, iterable, opts, "map", star)
     local ok, value = pcall(function()
         return result.new(job, false, opts):get()
@@ -231,13 +227,19 @@ local function map(fn, self, f, iterable, opts, star)
         due = opts.error_callback
     end
     if due then
-        call_back(due, value)
+        result.call_back("Pool", due, value)
     end
     run_callbacks(self)
     if not ok then
         errors._arrive(value)
     end
     return value
+end
+
+local function map_async(fn, self, star, f, iterable, ...)
+    local opts = map_options(fn, self, ...)
+    local job = submit(fn, self, f, iterable, opts, "all", star)
+    return expect(self, job, false, opts)
 end
 
 --- Calls f(item) for each item in the workers; returns the list of results,
@@ -248,8 +250,7 @@ end
 ---@param chunksize? integer|table items per claim (nil: chosen), or options
 ---@return any[]
 function Pool:map(f, iterable, chunksize, ...)
-    local opts = options("map", chunksize, ...)
-    return map("map", self, f, iterable, opts, false)
+    return map("map", self, false, f, iterable, chunksize, ...)
 end
 
 --- Like map, for items that are lists of arguments.
@@ -258,8 +259,7 @@ end
 ---@param chunksize? integer|table
 ---@return any[]
 function Pool:starmap(f, iterable, chunksize, ...)
-    local opts = options("starmap", chunksize, ...)
-    return map("starmap", self, f, iterable, opts, true)
+    return map("starmap", self, true, f, iterable, chunksize, ...)
 end
 
 --- Like map, but returns at once. The callback gets the list of results.
@@ -270,9 +270,7 @@ end
 ---@param error_callback? function
 ---@return mp.AsyncResult
 function Pool:map_async(f, iterable, chunksize, ...)
-    local opts = options("map_async", chunksize, ...)
-    local job = submit("map_async", self, f, iterable, opts, "all", false)
-    return expect(self, job, false, opts)
+    return map_async("map_async", self, false, f, iterable, chunksize, ...)
 end
 
 --- Like starmap, but returns at once.
@@ -283,9 +281,7 @@ end
 ---@param error_callback? function
 ---@return mp.AsyncResult
 function Pool:starmap_async(f, iterable, chunksize, ...)
-    local opts = options("starmap_async", chunksize, ...)
-    local job = submit("starmap_async", self, f, iterable, opts, "all", true)
-    return expect(self, job, false, opts)
+    return map_async("starmap_async", self, true, f, iterable, chunksize, ...)
 end
 
 local function stream(fn, self, f, iterable, opts, mode)

@@ -15,7 +15,7 @@ local M = {}
 local POOL_OPTIONS <const> = {
     processes = true, initializer = true, initargs = true,
     maxtasksperchild = true, context = true, max_memory = true,
-    max_processes = true, worker_exit = true,
+    max_processes = true, worker_exit = true, on_error = true,
 }
 
 --- All that a pool is asked to be, and its context's name. Raises TypeError.
@@ -39,6 +39,7 @@ function M.of(processes, initializer, initargs, maxtasks, chosen, ...)
                 errors._show(name))
         end
     end
+    arguments.check_policy("Pool", opts.on_error)
     check_callable("Pool", opts.initializer, "initializer")
     check_callable("Pool", opts.worker_exit, "worker_exit")
     if opts.initargs ~= nil and type(opts.initargs) ~= "table" then

@@ -14,7 +14,7 @@ local class = require "mp.class"
 local context = require "mp.context"
 local errors = require "mp.errors"
 local log = require "mp.log"
-local named = require "mp.named"
+local options = require "mp.process_options"
 local signals = require "mp.signals"
 
 local M = {}
@@ -23,12 +23,9 @@ local SIGINT <const>, SIGKILL <const>, SIGTERM <const> = 2, 9, 15
 local this <const> = birth._this
 local RUNNING <const> = "Cannot close a process while it is still running. "
     .. "You should first call join() or terminate()."
-local FIELDS <const> = {
-    group = true, target = true, name = true, args = true, kwargs = true,
-    daemon = true,
-}
 
 local Process = class.root(class.new("Process"))
+Process._called = "Process" -- in messages
 M.Process = Process
 M.parent_process = birth.parent_process
 M._report = birth._report
@@ -52,33 +49,6 @@ local function default_name(self)
     return getmetatable(self).__name .. "-" .. self._path
 end
 
-local function check_target(target)
-    local metatable = type(target) ~= "function" and
-        debug.getmetatable(target)
-    if metatable and metatable.__call == nil or metatable == nil then
-        errors._raise("TypeError", "Process: target must be callable, got %s",
-            errors._show(target))
-    end
-    return target
-end
-
-local function check_name(name)
-    if type(name) ~= "string" then
-        errors._raise("TypeError", "Process: name must be a string, got %s",
-            errors._show(name))
-    end
-    return name
-end
-
-local function check_daemon(daemon)
-    if type(daemon) ~= "boolean" then
-        errors._raise("TypeError",
-            "Process: daemon must be true or false, got %s",
-            errors._show(daemon))
-    end
-    return daemon
-end
-
 --- What every process object has, also one whose class has an init of its
 -- own that does not call this one's.
 function Process:_construct(...)
@@ -99,24 +69,6 @@ function Process:_construct(...)
     return object
 end
 
---- The constructor's positions as the table of names.
-local function by_name(group, target, name, args, kwargs, daemon, ...)
-    named.no_more("Process", 6, ...)
-    if type(group) == "table" then
-        named.alone("Process", target, name, args, kwargs, daemon)
-        for key in pairs(group) do
-            if not FIELDS[key] then
-                errors._raise("TypeError",
-                    "Process() got an unexpected keyword argument %s",
-                    errors._show(key))
-            end
-        end
-        return group
-    end
-    return {group = group, target = target, name = name, args = args,
-        kwargs = kwargs, daemon = daemon}
-end
-
 --- Makes a process; nothing runs before start(). Takes the positions
 -- (group, target, name, args, kwargs, daemon), group being nil, or one table:
 ---@param target function|nil what run() calls, in the child
@@ -127,24 +79,20 @@ end
 --   this process by default
 -- Raises TypeError, ValueError.
 function Process:init(...)
-    local o = by_name(...)
-    if o.group ~= nil then
-        errors._raise("ValueError",
-            "Process: group argument must be nil for now, got %s",
-            errors._show(o.group))
-    end
+    local o = options.of(self._called, ...)
     if o.target ~= nil then
-        self._target = check_target(o.target)
+        self._target = options.check_target(self._called, o.target)
     end
-    self._args = call.copy_args("Process", o.args)
+    self._args = call.copy_args(self._called, o.args)
     if o.kwargs ~= nil then
-        self._kwargs = call.copy_kwargs("Process", o.kwargs)
+        self._kwargs = call.copy_kwargs(self._called, o.kwargs)
     end
-    if o.name ~= nil and check_name(o.name) ~= "" then
+    if o.name ~= nil
+        and options.check_name(self._called, o.name) ~= "" then
         self._name = o.name
     end
     if o.daemon ~= nil then
-        self._daemon = check_daemon(o.daemon)
+        self._daemon = options.check_daemon(self._called, o.daemon)
     end
 end
 
@@ -348,7 +296,8 @@ function Process._get:name()
 end
 
 function Process._set:name(name)
-    self._name = check_name(name) ~= "" and name or nil
+    self._name = options.check_name(self._called, name) ~= "" and name
+        or nil
     if self == this.process and this.card then
         this.card.name = self.name
     end
@@ -372,7 +321,7 @@ function Process._set:daemon(daemon)
     if self._child or self == this.process then
         misuse("process has already started")
     end
-    self._daemon = check_daemon(daemon)
+    self._daemon = options.check_daemon(self._called, daemon)
 end
 
 local function pid_of(self)

@@ -4,7 +4,7 @@
 -- for all its proxies. The server counts who holds an object: a proxy that is
 -- collected is let go with the next call, those of a process that ends when
 -- its connection does. An object that nobody holds is kept for some seconds
--- (mp.server), in which another process may take up the proxy that it was
+-- (mp.holdings), in which another process may take up the proxy that it was
 -- sent.
 --
 -- What is asked has a number, and so has the answer to it: who was
@@ -313,15 +313,21 @@ end
 
 -- Classes of proxies --------------------------------------------------------
 
+--- A method that is called in the server.
+local function caller(name)
+    return function(self, ...)
+        check_self(name, self)
+        return self:_callmethod(name, table.pack(...))
+    end
+end
+
 --- Fills a class of proxies with methods that are called in the server.
 ---@param of table
 ---@param exposed table list of names
 ---@return table of
 local function give_methods(of, exposed)
     for _, name in ipairs(exposed) do
-        of[name] = function(self, ...)
-            return self:_callmethod(name, table.pack(...))
-        end
+        of[name] = caller(name)
     end
     return of
 end
@@ -348,9 +354,7 @@ getmetatable(AutoProxy).__index = function(_, name)
     if own ~= nil or type(name) ~= "string" or name:sub(1, 1) == "_" then
         return own
     end
-    callers[name] = callers[name] or function(self, ...)
-        return self:_callmethod(name, table.pack(...))
-    end
+    callers[name] = callers[name] or caller(name)
     return callers[name]
 end
 

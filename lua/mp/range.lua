@@ -106,11 +106,4 @@ core.pickle.register("mp.range", range, function(self)
     return self.start, self.stop, self.step
 end, M.range)
 
---- Is the value a range?
----@param value any
----@return boolean
-function M._is(value)
-    return debug.getmetatable(value) == range
-end
-
 return M

@@ -29,6 +29,21 @@ function M.text_of(value)
     return ok and text or ("(an error of type %s)"):format(type(value))
 end
 
+--- Calls a callback of a Pool, a Future (`of`). An error in it is reported
+--- and stops nothing, but for Ctrl-C, which was not meant for it.
+---@param of string
+---@param f function
+---@param ... any its arguments
+function M.call_back(of, f, ...)
+    local ok, e = pcall(f, ...)
+    if not ok and is_error(e, "Interrupted") then
+        error(e, 0)
+    elseif not ok then
+        io.stderr:write(("error in a callback of %s: %s\n"):format(of,
+            M.text_of(e)))
+    end
+end
+
 --- The result of `job`: of its one item (`single`), or the list of all.
 ---@param job userdata
 ---@param single boolean
@@ -43,24 +58,35 @@ function M.new(job, single, opts, after)
     }, AsyncResult)
 end
 
---- Errors of the pool as a whole: they are this result's for good.
+--- Errors of the pool as a whole: they are the result's for good.
 local FINAL <const> = {PoolTerminated = true, BrokenPool = true}
 
---- Brings the outcome in. Raises TimeoutError if it is not there in time, and
--- what the caller's own iterator raised.
+--- What came of a job: {true, values...} or {false, error}, with n. Raises
+--- TimeoutError if it is not there in time, and what the caller's own iterator
+--- raised.
+---@param job userdata
+---@param timeout? number seconds; nil waits for ever
+---@param single boolean is it the result of its one item, or the list of all?
+---@param collect boolean are errors items of the list?
+---@return table
+function M.outcome_of(job, timeout, single, collect)
+    local ok, outcome = pcall(job.outcome, job, timeout, single, collect)
+    if ok then
+        return outcome
+    elseif not (is_error(outcome) and FINAL[outcome.kind]) then
+        errors._arrive(outcome)
+    end
+    return {false, outcome, n = 2}
+end
+
+--- Brings the outcome in. Raises as outcome_of does.
 local function settle(self, timeout)
     if self._outcome then
         return
     end
-    local ok, outcome = pcall(self._job.outcome, self._job, timeout,
-        self._single, self._collect)
-    if not ok then
-        if not (is_error(outcome) and FINAL[outcome.kind]) then
-            errors._arrive(outcome)
-        end
-        outcome = {false, outcome, n = 2}
-    end
-    self._outcome = self._outcome or outcome
+    local outcome = M.outcome_of(self._job, timeout, self._single,
+        self._collect)
+    self._outcome = self._outcome or outcome -- by a callback meanwhile
     if self._after then
         self._after()
     end
@@ -103,12 +129,17 @@ function AsyncResult:try_get(timeout)
     error(e, 0)
 end
 
---- Waits until the result is there, at most `timeout` seconds.
+--- Waits until the result is there, at most `timeout` seconds. Its callbacks
+--- have run then.
 ---@param timeout? number seconds; nil waits for ever
 ---@return boolean done
 function AsyncResult:wait(timeout)
     check_self("wait", self)
-    return self._outcome ~= nil or self._job:wait(timeout)
+    local done = self._outcome ~= nil or self._job:wait(timeout)
+    if done and self._after then
+        self._after()
+    end
+    return done
 end
 
 --- Gives the call up: what waits is never run; whoever runs a task of it is

@@ -29,6 +29,14 @@ local Buffer <const> = shm.methods
 -- say how long it is.
 local GUESS <const> = 256
 
+--- Raises IndexError unless there are as many bytes at an offset.
+local function check_room(fn, buffer, n, at, most)
+    if n > most then
+        errors._raise("IndexError", "%s: %d bytes at offset %d are out of "
+            .. "range (%d bytes)", fn, n, at, #buffer)
+    end
+end
+
 --- Writes values as string.pack makes them; offsets are bytes, from 0.
 ---@param offset integer
 ---@param format string as for string.pack
@@ -36,11 +44,12 @@ local GUESS <const> = 256
 ---@return integer offset of what follows
 -- Raises IndexError, and what string.pack raises as ValueError.
 function Buffer:pack(offset, format, ...)
-    local _, at = shm.rest(self, "pack", offset)
+    local most, at = shm.rest(self, "pack", offset)
     local ok, bytes = pcall(string.pack, format, ...)
     if not ok then
         errors._raise("ValueError", "pack: %s", bytes)
     end
+    check_room("pack", self, #bytes, at, most)
     self:write(at, bytes)
     return at + #bytes
 end
@@ -64,6 +73,7 @@ end
 function Buffer:unpack(offset, format)
     local most, at = shm.rest(self, "unpack", offset)
     local size = packed_size(format)
+    check_room("unpack", self, size or 0, at, most)
     local n = size or math.min(GUESS, most)
     while true do
         local bytes = self:read(at, n)

@@ -18,17 +18,12 @@ local class = require "mp.class"
 local connection = require "mp.connection"
 local core = require "mp.core"
 local errors = require "mp.errors"
-local pickle = require "mp.pickle"
+local holdings = require "mp.holdings"
 local proxy = require "mp.proxy"
-local repr = require "mp.repr".repr
 local served = require "mp.served"
 local wait = require "mp.wait".wait
 
 local M = {}
-
---- Seconds for which an object that nobody holds is kept: a proxy to it may
--- be under way to another process.
-M._linger = 5
 
 --- Where no more connections can be had for now; others wait.
 local DEAF <const> = {EMFILE = true, ENFILE = true, ENOBUFS = true,
@@ -50,94 +45,12 @@ function Server:init(registry, address, key, family)
     self.address = self._listener.address
     self.address_name = proxy._show_address(self.address)
     self._clients = {}  -- connection -> client
-    self._objects = {}  -- id -> entry
-    self._ids = setmetatable({}, {__mode = "k"}) -- object -> its last entry
-    self._dying = {}    -- id -> when it goes
-    self._prefix = ("%02x%02x%02x%02x-"):format(core.random():byte(1, 4))
-    self._made = 0
-end
-
--- Objects -------------------------------------------------------------------
-
---- A set of names, of a list; nil of nil.
-local function set_of(list)
-    if not list then
-        return nil
-    end
-    local set = {}
-    for _, name in ipairs(list) do
-        set[name] = true
-    end
-    return set
-end
-
---- Takes an object in; the client holds it.
----@return table entry
-function Server:_keep(client, typeid, object)
-    local entry = self._ids[object]
-    if not entry or entry.typeid ~= typeid then
-        self._made = self._made + 1
-        local registered = self._registry[typeid] or {}
-        entry = {
-            id = self._prefix .. self._made, typeid = typeid, refs = 0,
-            object = object, exposed = set_of(registered.exposed),
-            gettypeid = registered.method_to_typeid or {},
-        }
-        if type(object) == "table" or type(object) == "userdata"
-            or type(object) == "function" then
-            self._ids[object] = entry
-        end
-    end
-    self._objects[entry.id] = entry
-    self:_hold(client, entry)
-    return entry
-end
-
-function Server:_hold(client, entry)
-    entry.refs = entry.refs + 1
-    client.holds[entry.id] = (client.holds[entry.id] or 0) + 1
-    self._dying[entry.id] = nil
-end
-
-function Server:_drop(client, id, n)
-    local held, entry = client.holds[id], self._objects[id]
-    if not held or not entry then
-        return
-    end
-    n = math.min(n, held)
-    client.holds[id] = held > n and held - n or nil
-    entry.refs = entry.refs - n
-    if entry.refs == 0 then
-        self._dying[id] = core.monotonic() + M._linger
-    end
-end
-
---- Removes what nobody has taken up in time; seconds until there is more to
--- do, or nil.
-function Server:_bury()
-    local now, nearest = core.monotonic(), nil
-    for id, at in pairs(self._dying) do
-        if at <= now then
-            self._dying[id], self._objects[id] = nil, nil
-        elseif not nearest or at < nearest then
-            nearest = at
-        end
-    end
-    return nearest and nearest - now
-end
-
-function Server:_entry(id)
-    local entry = self._objects[id]
-    if not entry then
-        errors._raise("KeyError", "the server has no object '%s': it was let "
-            .. "go, or belonged to an earlier server", tostring(id))
-    end
-    return entry
+    self._holdings = holdings.new(registry)
 end
 
 --- The object itself: a proxy to it has come home.
 function Server:_object(id)
-    return self:_entry(id).object
+    return self._holdings:entry(id).object
 end
 
 -- Questions -----------------------------------------------------------------
@@ -159,7 +72,7 @@ end
 
 --- An answer that hands an object out as a proxy.
 function Server:_hand_out(client, typeid, object)
-    local entry = self:_keep(client, typeid, object)
+    local entry = self._holdings:keep(client, typeid, object)
     return {proxy = {
         typeid = entry.typeid, id = entry.id, address = self.address,
     }}
@@ -176,16 +89,18 @@ function Server:_answer(client, entry, name, values)
         return {values = values}
     elseif type(first) == "function" then
         return self:_hand_out(client, "Iterator", first)
-    elseif type(first) == "table" and self._ids[first] then
-        return self:_hand_out(client, self._ids[first].typeid, first)
+    end
+    typeid = type(first) == "table" and self._holdings:typeid_of(first)
+    if typeid then
+        return self:_hand_out(client, typeid, first)
     end
     return {values = values}
 end
 
 function DO.call(self, client, question)
-    local entry = self:_entry(question.id)
+    local entry = self._holdings:entry(question.id)
     if question.hold then
-        self:_hold(client, entry)
+        self._holdings:hold(client, entry)
         question.held = true
     end
     local name = question.name
@@ -221,31 +136,14 @@ function DO.create(self, client, question)
         question.kwargs)
 end
 
-function DO.hello()
-    return {values = {n = 0}}
-end
-
 --- How many objects are held.
 function DO.count(self)
-    local n = 0
-    for _, entry in pairs(self._objects) do
-        n = n + (entry.refs > 0 and 1 or 0)
-    end
-    return {values = {n, n = 1}}
+    return {values = {self._holdings:count(), n = 1}}
 end
 
 --- A line for each of them.
 function DO.debug(self)
-    local lines = {}
-    for id, entry in pairs(self._objects) do
-        if entry.refs > 0 then
-            lines[#lines + 1] = ("  %s: refcount=%d\n    %s: %s"):format(id,
-                entry.refs, entry.typeid,
-                served.show(entry.object):sub(1, 75))
-        end
-    end
-    table.sort(lines)
-    return {values = {table.concat(lines, "\n"), n = 1}}
+    return {values = {self._holdings:describe(), n = 1}}
 end
 
 function DO.shutdown(self)
@@ -297,7 +195,7 @@ function Server:_lose(client)
         client.task = nil
     end
     for id, n in pairs(client.holds) do
-        self:_drop(client, id, n)
+        self._holdings:drop(client, id, n)
     end
 end
 
@@ -397,7 +295,7 @@ function Server:_read(client)
         return -- half a message
     end
     for _, id in ipairs(question.drop or {}) do
-        self:_drop(client, id, 1)
+        self._holdings:drop(client, id, 1)
     end
     if question.op == "cancel" then
         cancel(client, question.n)
@@ -415,7 +313,7 @@ end
 --- What is waited for, whose it is, and how long.
 function Server:_interests()
     local list, tasks = {}, {}
-    local timeout = self:_bury()
+    local timeout = self._holdings:bury()
     local function at_most(seconds)
         timeout = math.min(timeout or seconds, math.max(seconds, 0))
     end
@@ -476,7 +374,10 @@ function Server:_round()
         check_wants(self, client)
     end
     local list, tasks, timeout = self:_interests()
-    local is_ready = set_of(wait(list, timeout))
+    local is_ready = {}
+    for _, ready in ipairs(wait(list, timeout)) do
+        is_ready[ready] = true
+    end
     if is_ready[self._listener] then
         self:_accept()
     end
@@ -508,7 +409,7 @@ function Server:close()
     for _, client in pairs(self._clients) do
         pcall(client.connection.close, client.connection)
     end
-    self._clients, self._objects = {}, {}
+    self._clients, self._holdings = {}, holdings.new(self._registry)
     proxy._serves(false)
 end
 

@@ -18,19 +18,8 @@ local list = require "mp.list"
 local native = core.container
 local snapshot = native.snapshot
 
-local M = {}
-
---- The methods of every set.
-M._methods = {}
-
---- Its metamethods.
-M._meta = {__eq = container.equal, __tostring = container.tostring}
-
+local M, check_self = container.class("set")
 local methods, meta = M._methods, M._meta
-
-local function check_self(fn, self)
-    container.check_self(fn, "set", self)
-end
 
 -- Items as tables ------------------------------------------------------------
 
@@ -237,7 +226,7 @@ function meta.__lt(a, b)
     return within and n < m
 end
 
--- Copies ---------------------------------------------------------------------
+-- Walking --------------------------------------------------------------------
 
 --- `for item in pairs(s)`: over a snapshot.
 function meta.__pairs(self)
@@ -249,20 +238,6 @@ function meta.__pairs(self)
             return items[i], true
         end
     end
-end
-
---- A new set with the same items.
----@return userdata set
-function methods:copy()
-    check_self("copy", self)
-    return container.copy(self)
-end
-
---- The items in a plain list.
----@return table
-function methods:totable()
-    check_self("totable", self)
-    return container.totable(self)
 end
 
 return M

@@ -85,6 +85,7 @@ end
 --   l:index(v)         where the first one is; ValueError if there is none
 --   l.format           the types of the items, in Python's letters
 --   l.shm              the SharedMemory: its name, close, unlink
+--   local l <close>    closes it
 local ShareableList = class.root(class.new("ShareableList"))
 local field, set_field = ShareableList.__index, ShareableList.__newindex
 
@@ -318,6 +319,11 @@ function ShareableList._get:format()
         letters[i] = LETTERS[kind] or room .. "s"
     end
     return table.concat(letters)
+end
+
+--- Closes its segment; the name stays.
+function ShareableList:__close()
+    self._memory:close()
 end
 
 function ShareableList:__tostring()

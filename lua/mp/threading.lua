@@ -27,6 +27,7 @@ local made = 0 -- threads, by this state
 local Thread = class.new("Thread", process.Process)
 Thread._method = "thread"
 Thread._is_thread = true
+Thread._called = "Thread"
 M.Thread = Thread
 
 --- Threads and processes are numbered apart.

@@ -80,7 +80,12 @@ end
 --- The items of the list, each once, and what the core waits for.
 local function gather(list)
     local items, seen = {}, {}
-    for i = 1, math.type(list.n) == "integer" and list.n or #list do
+    local n = math.type(list.n) == "integer" and list.n or #list
+    if n == 0 and list.n == nil and next(list) ~= nil then
+        errors._raise("TypeError", "wait: argument 'object_list': list "
+            .. "expected, got a table without items 1 to n")
+    end
+    for i = 1, n do
         local item = list[i]
         if item == nil then
             refuse(item, i)

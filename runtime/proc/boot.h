@@ -33,9 +33,10 @@ enum { MP_BOOT_PROBLEM = 200 };
    say that it is.
    magic, layout  of a program that knows the same structures (MP_LAYOUT)
    state     MP_BOOT_*, a futex word. The child: NEW -> CLAIMED or REFUSED; a
-             server: CLAIMED -> READY; ENDED by who saw its end (the child
-             itself, a thread; the server) after exitcode. Killed before a
-             store: the life word, or the kernel, tells the parent
+             server: CLAIMED -> READY; ENDED by the server, which saw the end
+             of its child, after exitcode. Killed before a store: the life
+             word, or the kernel, tells the parent. A thread says nothing
+             here: it shares more with who started it (start_thread.c)
    problem   valid when REFUSED: why, as text. The child
    message, kind, id, gen, flags  as in mp_start; of a server, the message is
              lent: its owner's, and there until READY

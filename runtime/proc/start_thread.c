@@ -77,12 +77,9 @@ static void tell(void *ctx) {
 
 static int work(mp_boot_shm *boot) {
     mp_start_work f = atomic_load_explicit(&does, memory_order_relaxed);
-    mp_boot_tell(boot, MP_BOOT_CLAIMED);
     int code = f(boot);
     if (!me->holds) return code;
     mp_family_end(NULL);
-    atomic_store(&boot->exitcode, code);
-    mp_boot_tell(boot, MP_BOOT_ENDED);
     mp_boot_unhold(boot);
     return code;
 }

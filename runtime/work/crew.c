@@ -25,7 +25,11 @@
 
 enum {
     POLL_MS = 1000,
-    NO_PIDFD_POLL_MS = 5
+    NO_PIDFD_POLL_MS = 5,
+    EARLY_AT_ONCE = 3,       /* so many are replaced without a pause */
+    PAUSE_NS = 10000000,     /* the first; each is twice as long ... */
+    PAUSE_DOUBLINGS = 3,     /* ... so often */
+    HOPELESS_NS = 1000000000 /* at least, before the pool is given up */
 };
 
 /* FDS_SIGNAL, FDS_BELL, then the workers, then their heirs. */
@@ -38,7 +42,10 @@ typedef struct crew {
     mp_proc *proc, *heir; /* per place; pid 0 = none */
     struct pollfd *fds;
     uint32_t alive; /* without heirs */
-    uint32_t early; /* deaths before ready, in a row */
+    /* Deaths before ready, in a row: how many, since when, and until when no
+       other worker begins (ns) */
+    uint32_t early;
+    uint64_t early_since, pause_until;
 } crew;
 
 static void in_worker(crew *c, uint32_t index, bool heir) {
@@ -129,9 +136,40 @@ static bool is_wanted(const crew *c, uint32_t index) {
     return index < mp_pool_workers(c->pool) && mp_worker_wanted(c->pool);
 }
 
+/* A worker is gone, `early`: before it was ready. Where that goes on, the next
+   ones begin later and later: whatever ends them may pass. */
+static void note_end(crew *c, bool early) {
+    uint64_t now = (uint64_t)mp_now_ns();
+    if (!early) {
+        c->early = 0;
+        return;
+    }
+    if (c->early == 0) c->early_since = now;
+    c->early++;
+    if (c->early <= EARLY_AT_ONCE) return;
+    uint32_t more = c->early - EARLY_AT_ONCE - 1;
+    if (more > PAUSE_DOUBLINGS) more = PAUSE_DOUBLINGS;
+    c->pause_until = now + ((uint64_t)PAUSE_NS << more);
+}
+
+static bool any_ready(const crew *c) {
+    for (uint32_t i = 0; i < c->pool->places; i++)
+        if (c->proc[i].pid && atomic_load(&c->pool->worker[i].ready))
+            return true;
+    return false;
+}
+
+/* Has no worker become ready for long, though many were started? */
+static bool is_hopeless(const crew *c, uint64_t now) {
+    return mp_worker_hopeless(c->early, mp_pool_workers(c->pool)) &&
+           now - c->early_since >= HOPELESS_NS && !any_ready(c);
+}
+
 static void fill(crew *c, uint32_t index) {
-    if (mp_worker_hopeless(c->early, mp_pool_workers(c->pool)) ||
-        start_worker(c, index) < 0)
+    uint64_t now = (uint64_t)mp_now_ns();
+    if (is_hopeless(c, now))
+        give_up(c);
+    else if (c->pause_until <= now && start_worker(c, index) < 0)
         give_up(c);
 }
 
@@ -149,7 +187,7 @@ static void bury(crew *c, uint32_t index) {
     mp_proc_close(p);
     p->pid = 0;
     c->alive--;
-    c->early = early ? c->early + 1 : 0;
+    note_end(c, early);
     if (!is_wanted(c, index))
         end_heir(c, index);
     else if (c->heir[index].pid)
@@ -162,7 +200,7 @@ static void bury(crew *c, uint32_t index) {
 static void bury_heir(crew *c, uint32_t index) {
     mp_worker_shm *w = &c->pool->worker[index];
     bool early = atomic_load(&w->heir) != c->heir[index].tag;
-    c->early = early ? c->early + 1 : 0;
+    note_end(c, early);
     end_one(&c->heir[index]);
     atomic_store(&w->heir, 0);
     atomic_store(&w->wish, 0);
@@ -213,6 +251,7 @@ static void watch(crew *c, uint32_t i, int *ms) {
 /* Fills the poll set; the time to sleep in ms. */
 static int prepare(crew *c) {
     uint64_t next = look_at_time(c), now = (uint64_t)mp_now_ns();
+    if (c->pause_until > now && c->pause_until < next) next = c->pause_until;
     int ms = next <= now ? 0 : (int)((next - now + 999999) / 1000000);
     for (uint32_t i = 0; i < 2 * c->pool->places; i++) watch(c, i, &ms);
     return ms;
