@@ -17,6 +17,9 @@
 #include "bind/code.h"
 #include "bind/pack_impl.h"
 
+/* What a scalar takes at most, but for long strings. */
+#define SCALAR_ROOM (TAG_SMALL + 1)
+
 /* ---- bytes ---------------------------------------------------------- */
 
 unsigned char *pack_room_slow(lua_State *L, packer *k, size_t n) {
@@ -37,18 +40,20 @@ void pack_bytes(lua_State *L, packer *k, const void *p, size_t n) {
     k->out.len += n;
 }
 
-static void put_integer(lua_State *L, packer *k, lua_Integer v) {
-    if (v >= TAG_INT_MIN && v <= TAG_INT_MAX)
-        pack_byte(L, k, (int)v + TAG_INT0);
-    else
-        pack_number(L, k, TAG_INT, mp_zigzag(v));
+/* Both write at `p`, where there is SCALAR_ROOM, and return the end. */
+static inline unsigned char *put_integer(unsigned char *p, lua_Integer v) {
+    if (v >= TAG_INT_MIN && v <= TAG_INT_MAX) {
+        *p = (unsigned char)(v + TAG_INT0);
+        return p + 1;
+    }
+    *p = TAG_INT;
+    return mp_varint_put(p + 1, mp_zigzag(v));
 }
 
-static void put_float(lua_State *L, packer *k, lua_Number v) {
-    unsigned char *p = pack_room(L, k, 9);
+static inline unsigned char *put_float(unsigned char *p, lua_Number v) {
     *p = TAG_FLOAT;
     mp_double_put(p + 1, v);
-    k->out.len += 9;
+    return p + 9;
 }
 
 /* ---- identity ------------------------------------------------------- */
@@ -134,12 +139,7 @@ static void put_blob(lua_State *L, packer *k, const char *s, size_t len) {
 }
 
 static void put_string(lua_State *L, packer *k, const char *s, size_t len) {
-    if (len < TAG_SMALL) {
-        unsigned char *p = pack_room(L, k, TAG_SMALL);
-        *p = (unsigned char)(TAG_STRING0 + len);
-        memcpy(p + 1, s, len);
-        k->out.len += len + 1;
-    } else if (len < BLOB_LEN_MIN) {
+    if (len < BLOB_LEN_MIN) {
         pack_number(L, k, TAG_STR, len);
         pack_bytes(L, k, s, len);
     } else {
@@ -179,28 +179,34 @@ static void put_key(lua_State *L, packer *k, const char *s, size_t len) {
 }
 
 static inline bool scalar(lua_State *L, packer *k, int idx) {
+    unsigned char *p = pack_room(L, k, SCALAR_ROOM);
     switch (lua_type(L, idx)) {
     case LUA_TNUMBER:
         if (lua_isinteger(L, idx))
-            put_integer(L, k, lua_tointegerx(L, idx, NULL));
+            p = put_integer(p, lua_tointegerx(L, idx, NULL));
         else
-            put_float(L, k, lua_tonumberx(L, idx, NULL));
-        return true;
+            p = put_float(p, lua_tonumberx(L, idx, NULL));
+        break;
     case LUA_TSTRING: {
         size_t len;
         const char *s = lua_tolstring(L, idx, &len);
-        put_string(L, k, s, len);
-        return true;
+        if (len >= TAG_SMALL) {
+            put_string(L, k, s, len);
+            return true;
+        }
+        *p++ = (unsigned char)(TAG_STRING0 + len);
+        memcpy(p, s, len);
+        p += len;
+        break;
     }
     case LUA_TBOOLEAN:
-        pack_byte(L, k, lua_toboolean(L, idx) ? TAG_TRUE : TAG_FALSE);
-        return true;
-    case LUA_TNIL:
-        pack_byte(L, k, TAG_NIL);
-        return true;
-    default:
-        return false;
+        *p++ = lua_toboolean(L, idx) ? TAG_TRUE : TAG_FALSE;
+        break;
+    case LUA_TNIL: *p++ = TAG_NIL; break;
+    default: return false;
     }
+    k->out.len = (size_t)(p - k->out.data);
+    return true;
 }
 
 bool pack_scalar(lua_State *L, packer *k, int idx) {
@@ -287,12 +293,13 @@ static inline bool write_key(lua_State *L, packer *k) {
     return true;
 }
 
-/* Writes pairs up to the first key or value that is no scalar, in the table
-   at `table` with a key above it; true: all are written. The pair that stops
-   us is on top, and f->due says what of it is not written. */
-static bool write_scalars(lua_State *L, packer *k, pack_frame *f,
-                          int table) {
-    while (lua_next(L, table)) {
+/* Writes pairs from the one on top, if there is one, up to the first key or
+   value that is no scalar, in the table at `table`; true: all are written.
+   The pair that stops us is on top, and f->due says what of it is not
+   written. */
+static bool write_scalars(lua_State *L, packer *k, pack_frame *f, int table,
+                          bool one) {
+    for (; one; one = lua_next(L, table)) {
         if (!(f->next && next_item(L, k, f))) {
             f->pairs++;
             if (!write_key(L, k)) {
@@ -313,7 +320,7 @@ static pack_step step_table(lua_State *L, packer *k, pack_frame *f) {
     int table = pack_slot(&k->window, k->nframes - 1);
     for (;;) {
         bool fresh = f->due == DUE_NOTHING; /* then the pair is on top */
-        if (fresh && write_scalars(L, k, f, table))
+        if (fresh && write_scalars(L, k, f, table, lua_next(L, table)))
             return end_table(L, k, f);
         f->in_key = f->due == DUE_KEY;
         f->due = f->in_key ? DUE_VALUE : DUE_NOTHING;
@@ -331,18 +338,28 @@ static pack_step step_table(lua_State *L, packer *k, pack_frame *f) {
     }
 }
 
+/* Begins a table whose first pair is on top, if there is one: a table whose
+   array part is not empty begins with that. */
+static pack_frame begin_table(lua_State *L, packer *k, int table, bool one) {
+    pack_frame f = {.kind = FRAME_TABLE, .head = k->out.len, .width = 1,
+                    .number = k->memo.count - 1};
+    if (one && lua_type(L, -2) == LUA_TNUMBER) {
+        f.limit = (lua_Integer)lua_rawlen(L, table);
+        f.width = (uint8_t)mp_varint_size((uint64_t)f.limit);
+        f.next = f.limit > 0;
+    }
+    *pack_room(L, k, 2 + f.width) = TAG_TABLE;
+    k->out.len += 2 + f.width;
+    return f;
+}
+
 pack_step pack_begin_table(lua_State *L, packer *k) {
     pack_remember_next(L, k, lua_topointer(L, -1), MEMO_THING);
-    lua_Integer border = (lua_Integer)lua_rawlen(L, -1);
-    size_t width = mp_varint_size((uint64_t)border);
-    pack_frame f = {.kind = FRAME_TABLE, .head = k->out.len,
-                    .width = (uint8_t)width, .limit = border,
-                    .next = border > 0, .number = k->memo.count - 1};
-    *pack_room(L, k, 2 + width) = TAG_TABLE;
-    k->out.len += 2 + width;
     int table = lua_gettop(L);
     lua_pushnil(L); /* the key's slot */
-    if (write_scalars(L, k, &f, table)) {
+    bool one = lua_next(L, table);
+    pack_frame f = begin_table(L, k, table, one);
+    if (write_scalars(L, k, &f, table, one)) {
         lua_settop(L, table);
         return end_table(L, k, &f);
     }
