@@ -546,6 +546,7 @@ describe("shared_memory: the end of its holders", function()
     it("SHM-11 does not touch what it did not make", function()
         local name = new_name()
         local dir = "/dev/shm/.mplua-" .. ("0"):rep(32) .. "-spec"
+            .. mp.getpid()
         local file = lfs.symlinkattributes
         finally(function()
             os.execute("rm -rf " .. dir)

@@ -434,7 +434,8 @@ end
 -- those who made it.
 function scenes.segment()
     local SharedMemory = mp.shared_memory.SharedMemory
-    local prefix = ("mplua_storm_%d_"):format(mp.getpid())
+    -- Other storms may have the same pid, in namespaces of their own.
+    local prefix = ("mplua_storm_%x_"):format(mp.monotonic() * 1e9 // 1 | 0)
     local scene, wrong = {steps = mp.RawArray("q", USERS)}, mp.Queue()
     function scene.step(k)
         local ok, s = pcall(SharedMemory, prefix .. math.random(6),
