@@ -66,6 +66,65 @@ describe("retries", function()
         assert.are.equal(2, e.attempts)
     end)
 
+    for _, method in ipairs{"fork", "spawn", "thread"} do
+        it("ask retry_if, in the worker, " .. method, function()
+            local pool <close> = mp.get_context(method).Pool(2)
+            local count, asked = mp.Value("i", 0), mp.SimpleQueue()
+            local list = pool:map(function(x)
+                if x == 2 then
+                    error{code = count:add(1)}
+                elseif x == 3 then
+                    error("for good", 0)
+                end
+                return x
+            end, {1, 2, 3, 4}, {retries = 9, on_error = "collect",
+                retry_if = function(e, attempt)
+                    asked:put{e.code, attempt, mp.worker.id ~= nil}
+                    return type(e) == "table" and e.code < 3
+                end})
+            assert.are.same({1, 4}, {list[1], list[4]})
+            assert.are.same({3, 1}, {list[2].attempts, list[3].attempts})
+            assert.are.equal("for good", list[3].message)
+            local of_two = {}
+            for _ = 1, 4 do
+                local code, attempt, elsewhere = table.unpack(asked:get())
+                assert.is_true(elsewhere)
+                if code then
+                    table.insert(of_two, {code, attempt})
+                end
+            end
+            assert.are.same({{1, 1}, {2, 2}, {3, 3}}, of_two)
+        end)
+    end
+
+    it("ask the retry_if of the pool, and tell what fails in it", function()
+        local count = mp.Value("i", 0)
+        local pool <close> = mp.Pool{processes = 1, retries = 5,
+            retry_if = function(_, attempt) return attempt < 3 end}
+        local function fail()
+            count:add(1)
+            error "no"
+        end
+        tools.failure("RemoteError", pool.map, pool, fail, {1})
+        assert.are.equal(3, count.value)
+        local r = pool:apply_async(fail, nil, nil, {retry_if = function()
+            error("the judge", 0)
+        end})
+        local e = tools.failure("RemoteError", r.get, r)
+        assert.are.equal("the judge", e.message)
+        assert.are.equal(1, e.attempts)
+    end)
+
+    it("refuse a retry_if that nobody would ask, or call", function()
+        local pool <close> = mp.Pool(1)
+        local e = tools.failure("ValueError", pool.map, pool, square, {1},
+            {retry_if = square})
+        assert.are.equal("map: retry_if needs retries", e.message)
+        e = tools.failure("TypeError", mp.Pool, {retries = 1, retry_if = 5})
+        assert.are.equal("Pool: retry_if must be a callable, got 5",
+            e.message)
+    end)
+
     it("count tasks whose time was up", function()
         local pool <close> = mp.Pool(1)
         local count = mp.Value("i", 0)

@@ -244,4 +244,6 @@ void bind_worker_open(lua_State *L) {
     lua_setfield(L, -2, "current");
     lua_pushcfunction(L, worker_own);
     lua_setfield(L, -2, "own");
+    lua_pushcfunction(L, worker_judge);
+    lua_setfield(L, -2, "judge");
 }

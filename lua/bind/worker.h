@@ -44,6 +44,10 @@ int worker_traceback(lua_State *L);
    functions of a pool share. */
 void worker_function(lua_State *L, worker *w);
 
+/* judge(function): of the job that runs, asks it by f(error, attempt) whether
+   an item that failed may be run again. A Lua function. */
+int worker_judge(lua_State *L);
+
 /* The error on the stack's top as a message block (popped); 0 when even that
    fails, for want of memory. */
 mp_ref worker_error(lua_State *L, worker *w);

@@ -62,6 +62,37 @@ void worker_function(lua_State *L, worker *w) {
     lua_remove(L, -2);
 }
 
+/* The judges by message, in the cache: who says of a job's items whether they
+   may be run again. Pushes the table, or nil. */
+static const char *const JUDGES = "judges";
+
+static int push_judges(lua_State *L) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_cache);
+    lua_pushstring(L, JUDGES);
+    int type = lua_rawget(L, -2);
+    lua_remove(L, -2);
+    return type;
+}
+
+int worker_judge(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_self);
+    const worker *w = lua_touserdata(L, 2);
+    if (!w || !w->range.job) return 0; /* nobody would ask */
+    if (push_judges(L) != LUA_TTABLE) {
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_cache);
+        lua_newtable(L);
+        lua_replace(L, 3);
+        lua_pushstring(L, JUDGES);
+        lua_pushvalue(L, 3);
+        lua_rawset(L, 4);
+    }
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, 3, (lua_Integer)mp_function_message(w->range.job));
+    return 0;
+}
+
 /* How many arguments the function at stack index 2 takes: what a call with
    more would silently drop. */
 static lua_Integer most_arguments(lua_State *L) {
@@ -280,13 +311,37 @@ mp_ref worker_error(lua_State *L, worker *w) {
     return block;
 }
 
+/* The judge's word on the error on top: may the item be run again? An error
+   of its own takes the place of that, and means no. */
+static bool may_run_again(lua_State *L, const worker *w) {
+    uint32_t runs, deaths;
+    luaL_checkstack(L, 6, NULL);
+    int error = lua_gettop(L);
+    lua_pushcfunction(L, worker_traceback);
+    if (push_judges(L) != LUA_TTABLE ||
+        lua_rawgeti(L, -1, (lua_Integer)mp_function_message(
+                               w->range.job)) != LUA_TFUNCTION) {
+        lua_settop(L, error);
+        return true;
+    }
+    mp_job_tries(w->range.job, w->at, &runs, &deaths);
+    lua_pushvalue(L, error);
+    lua_pushinteger(L, (lua_Integer)runs + 1);
+    int r = lua_pcall(L, 2, 1, error + 1);
+    bool again = r == LUA_OK && lua_toboolean(L, -1);
+    if (r != LUA_OK) lua_replace(L, error);
+    lua_settop(L, error);
+    return again;
+}
+
 /* Item `at` failed; the range goes on behind it. A worker that cannot even
    say why ends: its item is then lost, and said so. */
 static void fail_item(lua_State *L, worker *w) {
     mp_job_shm *job = w->range.job;
     /* What is due to the task does not concern those who tell of it. */
     bind_task_of(&w->task, NULL);
-    if (mp_worker_again(w->pool, w->place, w->at)) {
+    bool wanted = may_run_again(L, w);
+    if (mp_worker_again(w->pool, w->place, w->at, wanted)) {
         lua_pop(L, 1);
     } else {
         mp_ref block = worker_error(L, w);

@@ -70,7 +70,7 @@ end
 --- Those of lua/mp/controls.lua, and others.
 local function controlled(names)
     for _, name in ipairs{"timeout", "grace", "retries", "backoff",
-                          "max_crashes", "priority", "seed"} do
+                          "max_crashes", "priority", "seed", "retry_if"} do
         names[name] = true
     end
     return names

@@ -1,8 +1,10 @@
 --- The options of a pool, or of one call, that say how its tasks are run:
--- timeout, grace, retries, backoff, max_crashes, priority, seed, on_error.
+-- timeout, grace, retries, retry_if, backoff, max_crashes, priority, seed,
+-- on_error.
 -- Each function takes the name of the method first, for its messages.
 
 local arguments = require "mp.arguments"
+local core = require "mp.core"
 local errors = require "mp.errors"
 
 local M = {}
@@ -10,7 +12,7 @@ local M = {}
 --- What can be said of a pool, and of each call.
 local NAMES <const> = {
     timeout = true, grace = true, retries = true, backoff = true,
-    max_crashes = true, priority = true, seed = true,
+    max_crashes = true, priority = true, seed = true, retry_if = true,
 }
 M.NAMES = NAMES
 
@@ -120,6 +122,14 @@ local function retries_of(fn, opts, with)
     backoff_of(fn, opts.backoff, with)
 end
 
+--- Who says whether what failed may be run again.
+local function judge_of(fn, opts, retry_if, with)
+    if opts.retry_if ~= nil and with.retries == 0 then
+        errors._raise("ValueError", "%s: retry_if needs retries", fn)
+    end
+    with.judge = retry_if
+end
+
 local function level_of(fn, priority)
     if priority == nil then
         return LEVELS.normal
@@ -158,6 +168,7 @@ function M.of(fn, opts, pool)
     end
     local all = {}
     local any = opts.on_error == "stop"
+    arguments.check_callable(fn, opts.retry_if, "retry_if")
     for name in pairs(NAMES) do
         local value = opts[name]
         if value == nil then
@@ -175,9 +186,30 @@ function M.of(fn, opts, pool)
     local with = {flags = opts.on_error == "stop" and WITH_STOP or 0}
     timeout_of(fn, all, with)
     retries_of(fn, all, with)
+    judge_of(fn, opts, all.retry_if, with)
     with.level = level_of(fn, all.priority)
     seed_of(fn, all.seed, with)
     return with
+end
+
+local judge_by = core.pool.judge
+
+--- The task: it brings along who judges it.
+---@param f function|table
+---@param with table|nil what `of` returned
+---@return function|table
+function M.judged(f, with)
+    local judge = with and with.judge
+    if not judge then
+        return f
+    end
+    local function ask(e, attempt)
+        return judge(e, attempt)
+    end
+    return function(...)
+        judge_by(ask)
+        return f(...)
+    end
 end
 
 --- Raises what is wrong with the options of a pool; returns them alone.

@@ -109,7 +109,7 @@ function Executor:submit(f, ...)
     local with = controls_of("submit", self, options)
     local job
     if with then
-        job = native.apply_with(native_pool, f, with,
+        job = native.apply_with(native_pool, controls.judged(f, with), with,
             table.unpack(args, 1, args.n))
     else
         job = native.apply(native_pool, f, table.unpack(args, 1, args.n))
@@ -337,8 +337,9 @@ function Executor:map(f, ...)
     local star = #iterables > 1
     local source, count, step_ = arguments.source_of("map",
         star and zip(iterables) or iterables[1])
-    local job = native.job(native_pool, f, source, count or 0, step_ or 0,
-        chunk, "imap", star, ahead, controls_of("map", self, options))
+    local with = controls_of("map", self, options)
+    local job = native.job(native_pool, controls.judged(f, with), source,
+        count or 0, step_ or 0, chunk, "imap", star, ahead, with)
     local pool = self._pool
     pool._streams[job], pool._owed[job] = true, true
     local new = setmetatable(

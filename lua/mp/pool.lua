@@ -170,9 +170,10 @@ local function submit(fn, self, f, iterable, opts, mode, star)
     if mode == "all" then
         source, count, step = arguments.listed(source, count, step)
     end
-    local job = to_workers(self, native.job, f, source, count or 0, step or 0,
-        arguments.chunk_of(fn, opts), mode, star,
-        arguments.ahead_of(fn, opts), controls_of(fn, self, opts))
+    local with = controls_of(fn, self, opts)
+    local job = to_workers(self, native.job, controls.judged(f, with), source,
+        count or 0, step or 0, arguments.chunk_of(fn, opts), mode, star,
+        arguments.ahead_of(fn, opts), with)
     if opts.progress then
         progress._follow(job, opts.progress)
     end
@@ -322,8 +323,8 @@ local function apply(fn, self, f, args, kwargs, opts)
         call.copy_kwargs(fn, kwargs))
     local with = controls_of(fn, self, opts)
     if with then
-        return to_workers(self, native.apply_with, f, with,
-            table.unpack(bound, 1, bound.n))
+        return to_workers(self, native.apply_with, controls.judged(f, with),
+            with, table.unpack(bound, 1, bound.n))
     end
     return to_workers(self, native.apply, f,
         table.unpack(bound, 1, bound.n))

@@ -94,7 +94,7 @@ static void note(mp_pool_shm *pool, mp_worker_shm *w, mp_job_shm *job,
 }
 
 bool mp_again_note(mp_pool_shm *pool, mp_worker_shm *w, uint64_t i,
-                   bool death, bool late) {
+                   bool death, bool late, bool wanted) {
     mp_job_shm *job = mp_job_at(mp_get(&w->claim.job));
     if (!job->tries || mp_job_cancelled(job)) return false;
     uint64_t known = runs_of(job, i);
@@ -102,7 +102,7 @@ bool mp_again_note(mp_pool_shm *pool, mp_worker_shm *w, uint64_t i,
     uint32_t runs = (uint32_t)known + 1;
     uint32_t deaths = (uint32_t)(known >> 32) + crash;
     mp_try_shm *its = try_of(job, i);
-    if (!has_another(&job->with, runs, deaths, crash)) {
+    if (!wanted || !has_another(&job->with, runs, deaths, crash)) {
         /* What is told of it with its result; nobody else has its entry. */
         mp_txn txn = mp_txn_begin();
         mp_txn_set64(&txn, &its->item, i + 1);
@@ -145,13 +145,14 @@ void mp_again_stop(mp_pool_shm *pool, mp_job_shm *job, uint64_t i) {
 
 /* ---- a worker -------------------------------------------------------- */
 
-bool mp_worker_again(mp_pool_shm *pool, uint32_t index, uint64_t i) {
+bool mp_worker_again(mp_pool_shm *pool, uint32_t index, uint64_t i,
+                     bool wanted) {
     mp_worker_shm *w = &pool->worker[index];
     mp_job_shm *job = mp_job_at(mp_get(&w->claim.job));
     if (!job->tries) return false;
     mp_mutex_lock(&pool->lock);
     bool again = !(mp_get(&w->claim.at) & MP_AT_DOOMED) &&
-                 mp_again_note(pool, w, i, false, false);
+                 mp_again_note(pool, w, i, false, false, wanted);
     mp_mutex_unlock(&pool->lock);
     /* Who runs long has others take it. */
     if (again) mp_pool_stir_workers(pool);

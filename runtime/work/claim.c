@@ -416,7 +416,7 @@ static bool lose(mp_pool_shm *pool, mp_worker_shm *w, mp_job_shm *job,
                  uint64_t i, bool late, int exitcode) {
     if (!has_result(job, i)) {
         atomic_fetch_add(late ? &w->late : &w->lost, 1);
-        if (mp_again_note(pool, w, i, true, late)) return true;
+        if (mp_again_note(pool, w, i, true, late, true)) return true;
         uint64_t pid = atomic_load(&w->pid);
         mp_worker_result(job, i, late ? MP_CELL_LATE : MP_CELL_LOST,
                          pid << 32 | (uint32_t)exitcode);

@@ -471,8 +471,10 @@ static inline bool mp_worker_step(mp_worker_shm *worker, uint64_t i,
 }
 
 /* Item i, which runs, has failed: is it to be run again? Then it is no more of
-   this worker's claim, which goes on behind it. */
-bool mp_worker_again(mp_pool_shm *pool, uint32_t index, uint64_t i);
+   this worker's claim, which goes on behind it. Not `wanted`: no, but the run
+   counts. */
+bool mp_worker_again(mp_pool_shm *pool, uint32_t index, uint64_t i,
+                     bool wanted);
 
 /* Item i has failed, and its result says so: ends a job that wants that. */
 void mp_worker_failed(mp_pool_shm *pool, mp_job_shm *job, uint64_t i);

@@ -157,9 +157,9 @@ static inline uint64_t mp_job_limit(const mp_job_shm *j) {
 
 /* Item i of w's claim, which it was at, failed or was lost (`death`): is it to
    be run again? Then it is noted so, and the claim begins behind it; of a
-   death what is left is an orphan. */
+   death what is left is an orphan. Not `wanted`: no, but it is counted. */
 bool mp_again_note(mp_pool_shm *pool, mp_worker_shm *w, uint64_t i,
-                   bool death, bool late);
+                   bool death, bool late, bool wanted);
 
 /* The first item of the job that is due at `now`: index + 1; 0: none is, and
    *due tells when (UINT64_MAX: none waits). */

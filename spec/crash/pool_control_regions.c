@@ -43,7 +43,7 @@ static bool work_some(uint32_t index) {
         if (mp_job_cancelled(range.job)) continue;
         if (is_bad(i) && crash_noted(FAILED + (int)i) == 0) {
             crash_count(FAILED + (int)i);
-            if (mp_worker_again(pool, index, i)) continue;
+            if (mp_worker_again(pool, index, i, true)) continue;
             mp_worker_result(range.job, i, MP_CELL_ERROR, new_message(13));
             mp_worker_failed(pool, range.job, i);
             continue;
@@ -264,7 +264,7 @@ static void live_as_caller(void) {
     feed(job, ITEMS);
     CHECK_OK(mp_worker_claim(pool, VICTIM, &range));
     mp_worker_at(mp_pool_worker(pool, VICTIM), range.low);
-    CHECK(mp_worker_again(pool, VICTIM, range.low));
+    CHECK(mp_worker_again(pool, VICTIM, range.low, true));
     CHECK(mp_job_cancel(pool, job, MP_JOB_CANCELLED, 0));
     mp_pool_resize(pool, 1);
     uint64_t next = UINT64_MAX;

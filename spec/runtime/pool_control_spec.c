@@ -24,7 +24,7 @@ static void run_one(mp_pool_shm *pool, uint32_t index, mp_job_shm *j,
     if (i == BAD && atomic_fetch_add(&shared->seen, 1) < shared->times) {
         if (shared->what == DIE) raise(SIGKILL);
         while (shared->what == HANG) spec_pause();
-        if (mp_worker_again(pool, index, i)) return;
+        if (mp_worker_again(pool, index, i, true)) return;
         mp_worker_result(j, i, MP_CELL_ERROR, new_block(i));
         mp_worker_failed(pool, j, i);
         return;
