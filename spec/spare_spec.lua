@@ -3,7 +3,8 @@
 local helper = require "spec.helper"
 
 local function run(text)
-    local result = helper.run({helper.tmpfile('local mp = require "mp"\n'
+    local result = helper.run({helper.tmpfile('local mp = require "mp" '
+        .. 'local function big(c, mb) return c:rep(1 << 20):rep(mb) end\n'
         .. text, ".lua")}, {timeout = 60})
     assert.are.equal("", result.stderr)
     assert.are.equal(0, result.code)
@@ -31,32 +32,32 @@ describe("a large block that was freed", function()
                 swallow() swallow()
                 collectgarbage() collectgarbage()
                 local kept, most = resident_mb() - before, 0
-                for _ = 1, 8 do
+                for _ = 1, 4 do
                     swallow()
                     most = math.max(most, resident_mb() - before)
                 end
                 print(kept, most)
             end}
             p:start()
-            local data = ("x"):rep(40 << 20)
-            for _ = 1, 10 do mine:send_bytes(data) end
+            local data = big("x", 70)
+            for _ = 1, 6 do mine:send_bytes(data) end
             p:join()]])
         local kept, most = out:match("(%S+)%s+(%S+)")
-        assert.is_true(tonumber(kept) > 39, kept .. " MB were kept")
-        assert.is_true(tonumber(most) < 90, "8 messages took " .. most)
+        assert.is_true(tonumber(kept) > 69, kept .. " MB were kept")
+        assert.is_true(tonumber(most) < 160, "4 messages took " .. most)
     end)
 
     measured("is given back beyond 256 MB", function()
         local out = run([[
             local list = {}
-            for i = 1, 6 do list[i] = ("x"):rep(60 << 20) end
+            for i = 1, 6 do list[i] = big("x", 70) end
             list = nil
             collectgarbage() collectgarbage()
             for line in io.lines("/proc/self/status") do
                 local kb = line:match("^RssAnon:%s*(%d+)")
                 if kb then print(kb / 1024) end
             end]])
-        assert.is_true(tonumber(out) > 170 and tonumber(out) < 260, out
+        assert.is_true(tonumber(out) > 200 and tonumber(out) < 260, out
             .. " MB are kept")
     end)
 
@@ -71,9 +72,11 @@ describe("a large block that was freed", function()
                 end
             end
             io.open(arg[0] .. ".lua", "w"):write(
-                'for _ = 1, 2 do local s = ("x"):rep(100 << 20) end ' ..
+                'local function big(mb) ' ..
+                'return ("x"):rep(1 << 20):rep(mb) end ' ..
+                'for _ = 1, 2 do local s = big(100) end ' ..
                 'collectgarbage() collectgarbage() ' ..
-                'print(#("x"):rep(110 << 20))'):close()
+                'print(#big(110))'):close()
             os.execute("sh " .. arg[0] .. ".sh")
             os.remove(arg[0] .. ".sh") os.remove(arg[0] .. ".lua")]])
         assert.are.equal(110 << 20, tonumber(out))
@@ -82,7 +85,7 @@ describe("a large block that was freed", function()
     it("is given back in a child, which writes into its own", function()
         local out = run([[
             local function make(letter)
-                local s = letter:rep(4 << 20)
+                local s = big(letter, 66)
                 return s
             end
             make("a") collectgarbage()
@@ -90,49 +93,42 @@ describe("a large block that was freed", function()
             local p = mp.Process{target = function()
                 local s = make("c")
                 q:get()
-                print(s == ("c"):rep(4 << 20))
+                print(s:byte(1), s:byte(#s // 2), s:byte(-1))
             end}
             p:start()
             local s = make("p")
             q:put(true)
             p:join()
-            print(s == ("p"):rep(4 << 20), p.exitcode)]])
-        assert.are.equal("true\ntrue\t0\n", out)
+            print(s:byte(1), s:byte(#s // 2), s:byte(-1), p.exitcode)]])
+        assert.are.equal("99\t99\t99\n112\t112\t112\t0\n", out)
     end)
 
-    it("serves what is smaller, larger and grows, in several threads",
-        function()
+    it("serves what is smaller, larger and grows, in two threads", function()
         local out = run([[
-            local sizes = {1 << 20, 3 << 20, 2 << 20, 5 << 20, (1 << 20) + 9}
+            local sizes = {64, 70, 66, 80}
             local function work(me)
-                local letter, list = string.char(96 + me), {}
-                for i = 1, 30 do
-                    local size = sizes[i % #sizes + 1]
-                    list[i % 3] = letter:rep(size)
-                    local s = list[i % 3]
-                    assert(#s == size and s:byte(1) == 96 + me
-                        and s:byte(size // 2) == 96 + me
-                        and s:byte(size) == 96 + me)
-                    if i % 7 == 0 then
-                        local t = table.move({}, 1, 1, 1)
-                        for k = 1, 200000 do t[k] = k end
-                        assert(t[200000] == 200000)
-                    end
+                local letter = string.char(96 + me)
+                for i = 1, 4 do
+                    local size = sizes[(i + me) % #sizes + 1]
+                    local s = big(letter, size)
+                    assert(#s == size << 20 and s:byte(1) == 96 + me
+                        and s:byte(size << 19) == 96 + me
+                        and s:byte(-1) == 96 + me)
                 end
                 return me
             end
-            local pool <close> = mp.ThreadPool(3)
-            print(table.concat(pool:map(work, {1, 2, 3}, 1), " "))]])
-        assert.are.equal("1 2 3\n", out)
+            local pool <close> = mp.ThreadPool(2)
+            print(table.concat(pool:map(work, {1, 2}, 1), " "))]])
+        assert.are.equal("1 2\n", out)
     end)
 
     measured("does not count for a worker's max_memory", function()
         local out = run([[
             local pool <close> = mp.Pool{processes = 1, max_memory = 16 << 20}
             local first = pool:apply(mp.getpid)
-            for _ = 1, 5 do
+            for _ = 1, 3 do
                 pool:apply(function()
-                    local s = ("x"):rep(64 << 20)
+                    local s = big("x", 64)
                     s = nil
                     collectgarbage() collectgarbage()
                     mp.sleep(0.005)

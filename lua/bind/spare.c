@@ -5,8 +5,10 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-/* A sweep of Lua's collector often frees more than one at once. */
-enum { PLACES = 4 };
+enum {
+    PLACES = 4, /* a sweep of Lua's collector often frees more than one */
+    LARGE_STRING = 1 << 20
+};
 
 /* Lies in the block that is kept. */
 typedef struct spare {
@@ -107,7 +109,7 @@ void bind_spare_enter(lua_State *L) {
 }
 
 void bind_spare_make_room(lua_State *L, size_t size) {
-    if (size >= BIND_SPARE_LEAST && size >> 10 < INT_MAX &&
+    if (size >= LARGE_STRING && size >> 10 < INT_MAX &&
         lua_gc(L, LUA_GCISRUNNING))
         lua_gc(L, LUA_GCSTEP, (int)(size >> 10));
 }

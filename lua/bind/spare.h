@@ -1,8 +1,9 @@
 /* The allocator of states that are the program's own: the one they had, but
-   of the large blocks that are freed the last ones are kept for the next that
-   are about as large. Whoever receives large messages one after the other
-   would else get new memory for each, which the kernel clears page by page:
-   that takes longer than copying the message.
+   of the blocks that are freed and are too large for malloc to keep
+   (cli/main.c) the last ones are kept for the next that are about as large.
+   Whoever receives such messages one after the other would else get new
+   memory for each, which the kernel clears page by page: that takes longer
+   than copying the message.
 
    Invariant: each block is one of the allocator before; those that a process
    keeps have BIND_SPARE_LEAST bytes each at least, and BIND_SPARE_MOST
@@ -16,7 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { BIND_SPARE_LEAST = 1 << 20, BIND_SPARE_MOST = 256 << 20 }; /* bytes */
+enum { BIND_SPARE_LEAST = 64 << 20, BIND_SPARE_MOST = 256 << 20 }; /* bytes */
 
 /* From now on `L`, which luaL_newstate made, allocates so. */
 void bind_spare_enter(lua_State *L);
