@@ -102,7 +102,7 @@ describe("killing all workers again and again", function()
         collectgarbage()
         helper.eventually(function()
             return core.debug.arena_bytes() - before < 1 << 16
-        end)
+        end, 30)
     end)
 end)
 

@@ -351,7 +351,7 @@ it("rebuilding that gives the job up ends the iterator", function()
             assert.are.equal(k, v.i)
             n = n + 1
         end
-        assert.is_true(n >= 1 and n < 99)
+        assert.is_true(n < 99) -- the third may come first
     end
     it = nil
     failure("RemoteError", pool.apply, pool, ways.error)
