@@ -152,6 +152,54 @@ describe("a connection", function()
     end)
 end)
 
+describe("a finalizer", function()
+    --- Receives three large messages by `how` while finalizers do `what`.
+    local function received_amid(how, what)
+        local mine, theirs = mp.Pipe()
+        local p = start(function(c)
+            local sizes = {}
+            for i = 1, 3 do
+                for _ = 1, 20 do
+                    setmetatable({}, {__gc = function() what(c) end})
+                end
+                local ok, text = pcall(c[how], c)
+                if not ok then break end
+                sizes[i] = #text
+            end
+            for i, size in ipairs(sizes) do assert(size == 8 << 20, i) end
+            os.exit(#sizes)
+        end, theirs)
+        theirs:close()
+        for _ = 1, 3 do
+            if not pcall(mine[how:gsub("recv", "send")], mine,
+                ("x"):rep(8 << 20)) then
+                break
+            end
+        end
+        assert.is_true(p:join(20))
+        local code = p.exitcode
+        p:close()
+        mine:close()
+        return code
+    end
+
+    for _, how in ipairs{"recv", "recv_bytes"} do
+        it("CON-05 may close the connection that " .. how .. " waits for",
+            function()
+            local n = received_amid(how, function(c) pcall(c.close, c) end)
+            assert.is_true(n >= 0 and n < 3, n)
+        end)
+
+        it("CON-05 may take the message that " .. how .. " waits for",
+            function()
+            local n = received_amid(how, function(c)
+                if c:poll(0) then pcall(c[how], c) end
+            end)
+            assert.is_true(n >= 0 and n <= 3, n)
+        end)
+    end
+end)
+
 describe("an interrupted message", function()
     it("CON-03 PAIN-12 has its shared objects when its rest comes", function()
         local l <close> = Listener{authkey = "k"}

@@ -174,11 +174,16 @@ static int receive_failed(lua_State *L, mp_conn *c, int r, const char *fn) {
 int connection_receive(lua_State *L, mp_conn *c, size_t most,
                        mp_conn_received *m, mp_deadline deadline,
                        const char *fn) {
+    connection *o = connection_self(L, fn);
     int r;
+    /* Not when the message is there: a finalizer may close the connection. */
+    bind_spare_make_room(L, o->last);
+    check_open(L, c, fn);
     while ((r = mp_conn_receive(c, most, m, deadline)) == -EINTR) {
         bind_interrupted(L);
         check_open(L, c, fn);
     }
+    if (r == 0) o->last = m->size;
     if (r < 0 && r != -ETIMEDOUT && r != -EPIPE) receive_failed(L, c, r, fn);
     return r;
 }
@@ -256,7 +261,6 @@ static int connection_recv_bytes(lua_State *L) {
     int r = connection_receive(L, c, (size_t)most, &m, MP_FOREVER,
                                "recv_bytes");
     if (r < 0) return connection_raise_end(L, "recv_bytes");
-    bind_spare_make_room(L, m.size);
     lua_pushlstring(L, (const char *)m.data, m.size);
     mp_conn_release(c);
     return 1;

@@ -11,11 +11,13 @@
 
 /* The userdata.
    mark    the address that tells that it is one
-   busy    half a message is sent while a hook runs: nothing else can go */
+   busy    half a message is sent while a hook runs: nothing else can go
+   last    bytes of the message received last: the next may be like it */
 typedef struct connection {
     const void *mark;
     mp_conn conn;
     bool busy;
+    size_t last;
 } connection;
 
 /* The Connection at 1; raises TypeError, and the next two OSError of one that
@@ -37,8 +39,8 @@ void connection_send(lua_State *L, connection *o, const mp_conn_message *m,
 void connection_send_held(lua_State *L, connection *o,
                           const mp_conn_message *m, const char *fn);
 
-/* Receives: 0, or what `fn` has a form of its own for: -ETIMEDOUT, -EPIPE.
-   Else raises. */
+/* Receives for the Connection at 1: 0, or what `fn` has a form of its own for:
+   -ETIMEDOUT, -EPIPE. Else raises. */
 int connection_receive(lua_State *L, mp_conn *c, size_t most,
                        mp_conn_received *m, mp_deadline deadline,
                        const char *fn);

@@ -10,7 +10,6 @@
 #include "bind/bind.h"
 #include "bind/connection_impl.h"
 #include "bind/pickle.h"
-#include "bind/spare.h"
 
 enum { SMALL = 1024 }; /* bytes: decoded in a copy on the C stack */
 
@@ -137,7 +136,6 @@ static void push_received(lua_State *L, mp_conn *c,
             load_taken(L, c, m);
             return;
         }
-        bind_spare_make_room(L, m->size - at);
         lua_pushlstring(L, (const char *)m->data + at, m->size - at);
         mp_conn_release(c);
     }

@@ -6,7 +6,6 @@
 
 #include "bind/bind.h"
 #include "bind/pack.h"
-#include "bind/spare.h"
 #include "mem/heap.h"
 #include "mem/object.h"
 #include "mem/slot.h"
@@ -199,7 +198,6 @@ int message_push_bytes(lua_State *L, uint8_t tag, const void *data,
     if (tag != MESSAGE_STRING)
         bind_error(L, "PicklingError", "a message has an unknown tag: %d",
                    (int)tag);
-    bind_spare_make_room(L, length);
     lua_pushlstring(L, data, length);
     return 1;
 }

@@ -22,9 +22,9 @@ enum { BIND_SPARE_LEAST = 64 << 20, BIND_SPARE_MOST = 256 << 20 }; /* bytes */
 /* From now on `L`, which luaL_newstate made, allocates so. */
 void bind_spare_enter(lua_State *L);
 
-/* Before a string of `size` bytes is made: if it is large, the collector does
-   now what it would do afterwards, so that one that is dead makes room. In
-   any state. */
+/* Before a string of some `size` bytes is made: if it is large, the collector
+   does now what it would do afterwards, so that one that is dead makes room.
+   Finalizers run. In any state. */
 void bind_spare_make_room(lua_State *L, size_t size);
 
 /* Is this the allocator that bind_spare_enter sets? */
