@@ -149,12 +149,14 @@ san: ## every spec again, under the address and undefined sanitizers
 	@sh scripts/spec -b $(BUILD)/san -f '$(FILTER)' c lua
 bench: all ## medians beside Python's, and their ratios
 	@MPLUA=$(BUILD)/mplua sh scripts/bench/run.sh
-$(BUILD)/fuzz_loads: spec/fuzz/fuzz_loads.c $(wildcard runtime/*/*.c lua/bind/*.c)
+$(BUILD)/fuzz_%: spec/fuzz/fuzz_%.c $(wildcard runtime/*/*.c lua/bind/*.c)
 	clang $(DEFS) $(LUA_CFLAGS) -g -O1 -fsanitize=fuzzer,address,undefined \
-	  -pthread -o $@ $^ $(LUA_LINK)
-fuzz: $(BUILD)/fuzz_loads ## the decoder under libFuzzer, for a minute (clang)
-	@mkdir -p $(BUILD)/corpus
-	$< -max_total_time=60 $(BUILD)/corpus spec/fuzz/corpus
+	  -fno-sanitize-recover=undefined -pthread -o $@ $^ $(LUA_LINK)
+fuzz: $(BUILD)/fuzz_loads $(BUILD)/fuzz_wire ## decoder and wire under libFuzzer (clang)
+	@mkdir -p $(BUILD)/corpus/loads $(BUILD)/corpus/wire
+	$(BUILD)/fuzz_loads -max_total_time=60 $(BUILD)/corpus/loads spec/fuzz/loads
+	$(BUILD)/fuzz_wire -max_total_time=60 -dict=spec/fuzz/wire.dict \
+	  $(BUILD)/corpus/wire spec/fuzz/wire
 lint: ## floors, globals, syntax, the README's tree, marks left behind
 	@sh scripts/lint
 install: all ## into PREFIX (/usr/local); DESTDIR is honoured

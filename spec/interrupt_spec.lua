@@ -74,6 +74,15 @@ function Program:signal(name, pid)
     assert(os.execute(("kill -%s %d"):format(name, pid or -self.pid)))
 end
 
+--- Waits until it has the Ctrl-C: one more before that would be none.
+function Program:has_it()
+    helper.eventually(function()
+        local pending = read(("/proc/%d/status"):format(self.pid))
+            :match("ShdPnd:%s*(%x+)")
+        return not pending or tonumber(pending, 16) & 2 == 0
+    end, 10)
+end
+
 --- Lets it begin to wait. (If it should not yet, the signal comes earlier.)
 function Program:settle()
     if not self.family then
@@ -438,7 +447,7 @@ describe("Ctrl-C", function()
             ;("a"):rep(60):find(("a*"):rep(30) .. "b")]]
         p:settle()
         p:signal("INT")
-        system.sleep(0.02)
+        p:has_it()
         p:signal("INT")
         assert.are.same({"signal", 2, ""}, {p:finish()})
     end)
@@ -470,7 +479,7 @@ describe("Ctrl-C", function()
             end}:start()]]
         p:settle()
         p:signal("INT")
-        system.sleep(0.02)
+        p:has_it()
         p:signal("INT")
         assert.are.same({"signal", 2, ""}, {p:finish()})
     end)

@@ -307,11 +307,8 @@ static int child_join(lua_State *L) {
     child *c = check_child(L);
     if (!c->relative) return lua_pushboolean(L, 1), 1;
     mp_deadline deadline = bind_deadline(L, 2, "join");
-    int r = mp_family_wait(c->relative, MP_AT_ONCE);
-    if (r != 0 && c->relative->proc.method->start == mp_start_thread)
-        bind_thread_get_ready();
-    while (r != 0 &&
-           (r = mp_family_wait(c->relative, deadline)) == -EINTR)
+    int r;
+    while ((r = mp_family_wait(c->relative, deadline)) == -EINTR)
         bind_interrupted(L);
     if (r == 0)
         note_end(L, c);

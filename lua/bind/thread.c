@@ -110,7 +110,10 @@ static lua_State *new_state(bool loud) {
     return NULL;
 }
 
-void bind_thread_get_ready(void) {
+/* A thread that has ended makes the next one's state, unless there is one,
+   once threads have come one after the other: on a processor that has its
+   memory at hand, while whoever waited for the thread goes on. */
+static void get_ready(void) {
     if (atomic_load_explicit(&made, memory_order_relaxed) < 2 ||
         atomic_load_explicit(&ready, memory_order_relaxed))
         return;
@@ -123,11 +126,11 @@ void bind_thread_get_ready(void) {
 }
 
 void bind_thread_unready(void) {
+    if (here) return;
     lua_State *L =
-        here ? NULL
-             : atomic_exchange_explicit(&ready, NULL, memory_order_acquire);
+        atomic_exchange_explicit(&ready, NULL, memory_order_acquire);
     if (L) bind_cradle_close(L);
-    if (!here) bind_cradle_drop();
+    bind_cradle_drop();
 }
 
 static lua_State *take_state(void) {
@@ -170,5 +173,5 @@ static int run(mp_boot_shm *boot) {
 }
 
 void bind_thread_open(void) {
-    mp_start_thread_does(run);
+    mp_start_thread_does(run, get_ready);
 }

@@ -24,11 +24,6 @@ void bind_thread_makes(bind_thread_maker maker);
 typedef int (*bind_thread_work)(lua_State *L, void *ctx);
 int bind_thread_state(bind_thread_work f, void *ctx, bool *exited);
 
-/* Makes a state in advance for the next thread, unless there is one, once
-   threads have come one after the other. For one who is about to wait for a
-   thread: what it costs passes meanwhile. Never raises. */
-void bind_thread_get_ready(void);
-
 /* At the end of a state of the process's own: none is kept ready. */
 void bind_thread_unready(void);
 

@@ -57,7 +57,10 @@ int mp_proc_start(mp_proc *proc, const mp_start *start) {
     return r;
 }
 
-unsigned mp_start_threads(void) { return mp_threads_count(); }
+unsigned mp_start_threads(void) {
+    mp_start_join();
+    return mp_threads_count();
+}
 
 int mp_proc_fork(mp_proc *proc, int flags) {
     const mp_start start = {.flags = flags};
@@ -223,7 +226,7 @@ static void *flush_all(void *done) {
 static void flush(void) {
     static _Atomic uint32_t done;
     pthread_t thread;
-    if (mp_threads_count() == 1) {
+    if (mp_start_threads() == 1) {
         fflush(NULL);
         return;
     }

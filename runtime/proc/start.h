@@ -81,14 +81,21 @@ int mp_start_signal_served(mp_proc *proc, int signal);
 const sigset_t *mp_start_mask(void);
 void mp_start_unmask_in_child(void);
 
+/* Joins threads that were waited for: they are gone then. Blocks: for the
+   moment that the system takes over it. Safe: in any thread. */
+void mp_start_join(void);
+
 /* In a thread that was started here: its participant ends, as by a death, and
    a new one begins: nothing stays of what it held but the boot block. 0;
    -errno: it is to end then. */
 int mp_start_anew(void);
 
-/* What a thread does (set by the floor that knows): its exit code. */
+/* What a thread does (set by the floor that knows): its exit code; and what
+   (or NULL) once it has ended for those who wait for it, taking part no more:
+   not in one that is abandoned or left by pthread_exit. */
 typedef int (*mp_start_work)(struct mp_boot_shm *boot);
-void mp_start_thread_does(mp_start_work work);
+typedef void (*mp_start_after)(void);
+void mp_start_thread_does(mp_start_work work, mp_start_after after);
 
 /* Descriptor that is readable when a thread has ended: made now, the
    mp_proc's then. -errno. */

@@ -299,12 +299,17 @@ void mp_server_used_by(const void *owner) {
     pthread_mutex_unlock(&server.mutex);
 }
 
+/* Does nobody need it any more, once `owner` does not? */
+static bool is_last(const void *owner) {
+    if (!owner) return mp_threads_is_main();
+    return !server.shared && atomic_load(&server.live) == 0 &&
+           (!server.user || server.user == owner);
+}
+
 void mp_server_end(const void *owner) {
     pthread_mutex_lock(&server.mutex);
-    bool last = owner ? !server.shared && atomic_load(&server.live) == 0 &&
-                            (!server.user || server.user == owner)
-                      : mp_threads_is_main();
-    if (server.pid == getpid() && mp_me && last) end_server();
+    if (server.pid && server.pid == getpid() && mp_me && is_last(owner))
+        end_server();
     pthread_mutex_unlock(&server.mutex);
 }
 

@@ -3,6 +3,11 @@
    end (mem/slot.h), and who waits for it waits for what it says as the last
    thing, and then joins it.
 
+   What comes behind that takes longer than to wait for it: what the system
+   does to end a thread, and what the thread may prepare for the next one. So
+   one that has ended is joined when the next one has, when somebody wants to
+   know how many threads there are, or at the end.
+
    A thread is not cancelled here; should one call pthread_exit, in a library
    of the user's, it is told as well, with an exit code that nobody knows. */
 #include <errno.h>
@@ -15,6 +20,7 @@
 
 #include "mem/reap.h"
 #include "mem/slot.h"
+#include "os/cpu.h"
 #include "os/fd.h"
 #include "os/futex.h"
 #include "proc/boot.h"
@@ -24,17 +30,24 @@
 /* What a main thread mostly has: deep recursion meets Lua's limit first. */
 enum { STACK = 8 << 20 };
 
+/* How long who waits for a thread looks before it sleeps. */
+enum { SPIN_NS = 100000, LOOKS = 16 };
+
 /* Shared by the thread and who started it, who frees it behind the join; or
    by the thread, when it is abandoned.
+   pid       of the process: in a forked copy there is no such thread
    mask      of the starter
    tag       of its participant, which may change (mp_start_anew)
    asked     to end, by this signal; the participant that follows is, too
    ended     a futex word: 1 after all the others. The thread
    sentinel  the mp_proc's descriptor, -1 none; under `lock`
    alone     nobody joins it; under `lock`
+   left      its participant is closed: else the kernel marks it as dead at
+             the thread's very end. The thread
    holds     the boot block. The thread */
 typedef struct thread {
     pthread_t id;
+    pid_t pid;
     mp_ref boot;
     uint32_t index, parent;
     sigset_t mask;
@@ -42,7 +55,7 @@ typedef struct thread {
     int exitcode;
     pthread_mutex_t lock;
     int sentinel;
-    bool alone, holds;
+    bool alone, holds, left;
 } thread;
 
 static void free_thread(thread *t) {
@@ -52,8 +65,11 @@ static void free_thread(thread *t) {
 
 static _Thread_local thread *me;
 static _Atomic mp_start_work does;
+static _Atomic mp_start_after does_after;
+static _Atomic(thread *) leaving; /* has ended, is not joined */
 
-void mp_start_thread_does(mp_start_work work) {
+void mp_start_thread_does(mp_start_work work, mp_start_after after) {
+    atomic_store_explicit(&does_after, after, memory_order_relaxed);
     atomic_store_explicit(&does, work, memory_order_relaxed);
 }
 
@@ -69,10 +85,18 @@ static void tell(void *ctx) {
         t->sentinel = -1;
     bool alone = t->alone;
     pthread_mutex_unlock(&t->lock);
-    if (alone)
+    if (alone) {
         free_thread(t);
-    else
+        me = NULL;
+    } else {
         mp_futex_wake(&t->ended, INT_MAX); /* who joins waits for us */
+    }
+}
+
+/* What passes while whoever has joined goes on. */
+static void after(void) {
+    mp_start_after f = atomic_load_explicit(&does_after, memory_order_relaxed);
+    if (f) f();
 }
 
 static int work(mp_boot_shm *boot) {
@@ -96,7 +120,9 @@ static void *run(void *ctx) {
         mp_close();
     }
     t->exitcode = code;
+    t->left = true;
     pthread_cleanup_pop(1);
+    if (me) after();
     return NULL;
 }
 
@@ -164,13 +190,14 @@ int mp_start_thread(mp_proc *proc, const mp_start *start) {
         return r;
     }
     const mp_boot_shm *boot = mp_boot_at(t->boot);
+    t->pid = getpid();
     t->index = boot->index;
     t->parent = boot->parent;
     t->tag = boot->tag;
     t->exitcode = MP_PROC_UNKNOWN;
     t->sentinel = -1;
     pthread_mutex_init(&t->lock, NULL);
-    *proc = (mp_proc){.pid = getpid(), .parent = getpid(), .pidfd = -1,
+    *proc = (mp_proc){.pid = t->pid, .parent = t->pid, .pidfd = -1,
                       .tag = boot->tag, .boot = t->boot, .thread = t};
     r = create(t);
     if (r == 0) return 0;
@@ -179,19 +206,45 @@ int mp_start_thread(mp_proc *proc, const mp_start *start) {
     return r;
 }
 
+/* `t` is the next to be joined (NULL: none); the one before it is. */
+static void join_later(thread *t) {
+    thread *before = atomic_exchange(&leaving, t);
+    if (!before) return;
+    if (before->pid == getpid()) pthread_join(before->id, NULL);
+    free_thread(before);
+}
+
+void mp_start_join(void) { join_later(NULL); }
+
 int mp_start_look_thread(mp_proc *proc) {
     thread *t = proc->thread;
     if (!atomic_load(&t->ended)) return -EAGAIN;
-    pthread_join(t->id, NULL);
+    pthread_mutex_lock(&t->lock); /* it is done with the sentinel */
+    pthread_mutex_unlock(&t->lock);
     proc->exitcode = t->exitcode;
     proc->tag = t->tag;
     proc->thread = NULL;
-    free_thread(t);
+    bool left = t->left;
+    join_later(t); /* somebody else may do it at any moment */
+    if (!left) mp_start_join();
     return 0;
+}
+
+/* A sleep and a wake cost as much as a short thread. */
+static bool ends_soon(const thread *t) {
+    int64_t until = mp_now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < LOOKS; i++) {
+            if (atomic_load(&t->ended)) return true;
+            mp_cpu_relax();
+        }
+    } while (mp_now_ns() < until);
+    return false;
 }
 
 int mp_start_sleep_thread(const mp_proc *proc, mp_deadline slice) {
     thread *t = proc->thread;
+    if (mp_cpu_several() && ends_soon(t)) return 0;
     int r = mp_futex_wait(&t->ended, 0, slice);
     return r == -EAGAIN ? 0 : r;
 }

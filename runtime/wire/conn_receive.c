@@ -149,7 +149,8 @@ static int get_rest(mp_conn *c, mp_deadline deadline) {
 }
 
 static void give(mp_conn *c, mp_conn_received *m, size_t at) {
-    m->data = c->in.data + at;
+    static const unsigned char empty[1];
+    m->data = c->in.data ? c->in.data + at : empty;
     m->size = (size_t)c->in.size;
     m->fds = c->in.fds;
     m->n_fds = c->in.n_fds;
@@ -268,19 +269,25 @@ void mp_conn_release(mp_conn *c) {
     }
 }
 
+/* Copies a message that its sender can still write to. */
+static int copy(mp_conn_taken *t) {
+    t->cap = 0;
+    t->block = malloc(t->message.size ? t->message.size : 1);
+    if (!t->block) return -ENOMEM;
+    memcpy(t->block, t->message.data, t->message.size);
+    t->message.data = t->block;
+    t->message.shared = false;
+    return 0;
+}
+
 int mp_conn_take(mp_conn *c, const mp_conn_received *m, mp_conn_taken *t) {
     mp_conn_in *in = &c->in;
+    int r = 0;
     t->message = *m;
-    t->block = in->data;
+    t->block = in->data; /* NULL: it is empty, and the first one */
     t->cap = in->cap;
     if (m->shared) {
-        t->cap = 0;
-        t->block = malloc(m->size ? m->size : 1);
-        if (t->block) {
-            memcpy(t->block, m->data, m->size);
-            t->message.data = t->block;
-            t->message.shared = false;
-        }
+        r = copy(t);
     } else {
         in->data = NULL;
         in->cap = 0;
@@ -291,9 +298,8 @@ int mp_conn_take(mp_conn *c, const mp_conn_received *m, mp_conn_taken *t) {
     }
     t->message.fds = t->fds;
     mp_conn_release(c);
-    if (t->block) return 0;
-    mp_conn_put_back(c, t);
-    return -ENOMEM;
+    if (r < 0) mp_conn_put_back(c, t);
+    return r;
 }
 
 void mp_conn_put_back(mp_conn *c, mp_conn_taken *t) {

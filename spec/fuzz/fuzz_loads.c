@@ -55,7 +55,8 @@ static int fuzz_again(lua_State *L) {
     pack_out *out = pack_begin(L);
     for (int i = 1; i <= n; i++)
         pack_value(L, out, i, "value");
-    int again = pack_decode(L, out->data, out->len, out->needs);
+    int again = pack_decode(L, out->data ? out->data : (unsigned char *)"",
+                            out->len, out->needs);
     if (again != n)
         luaL_error(L, "%d values became %d", n, again);
     pack_end(L, n + 1);
@@ -84,6 +85,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
     static lua_State *L;
     if (!L)
         L = new_state();
+    if (!data)
+        data = (const uint8_t *)""; /* strings are never NULL */
     lua_gc(L, LUA_GCCOLLECT);
     lua_pushcfunction(L, fuzz_decode);
     lua_pushlightuserdata(L, (void *)(uintptr_t)data);

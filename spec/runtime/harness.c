@@ -24,6 +24,7 @@
 #include "mem/fsck.h"
 #include "mem/heap.h"
 #include "mem/reap.h"
+#include "proc/start.h"
 
 enum {
     PASSED = 98,   /* exit code of a spec that came to its end */
@@ -336,6 +337,7 @@ _Noreturn static void run_in_child(const spec *s) {
     s->run();
     if (*failures == 0)
         compare(s, &before);
+    mp_start_join();
     fflush(NULL);
     _exit(*failures ? FAILED : PASSED);
 }

@@ -37,7 +37,7 @@ SPEC_PREPARE {
     mp_event_open();
     mp_queue_declare();
     mp_boot_open();
-    mp_start_thread_does(work);
+    mp_start_thread_does(work, NULL);
     CHECK_OK(mp_lock_create(&id, &gen));
     mp_object_detach(id);
 }
@@ -498,6 +498,29 @@ SPEC("thread: it may take part, leave and take part again") {
 }
 
 #ifndef __SANITIZE_THREAD__ /* it loses count of threads at a fork */
+
+static void count_behind(void *ctx) {
+    (void)ctx;
+    CHECK_EQ(mp_start_threads(), 1);
+}
+
+SPEC("thread: a forked copy joins none of its parent's threads") {
+    mp_proc proc, child;
+    start(&proc, RETURN, 1, 0);
+    CHECK_EQ(finish(&proc), 1);
+    CHECK_EQ(spec_wait(spec_fork(count_behind, NULL)), 0);
+    int r = mp_proc_fork(&child, 0);
+    CHECK_OK(r);
+    if (r == 1) {
+        for (uint32_t i = 0; i < 3; i++) {
+            start(&proc, RETURN, i, 0);
+            CHECK_EQ(finish(&proc), (int)i);
+        }
+        CHECK_SOON(mp_start_threads() == 1);
+        mp_proc_exit(4);
+    }
+    CHECK_EQ(finish(&child), 4);
+}
 
 static void *open_late(void *ctx) {
     (void)ctx;

@@ -481,6 +481,22 @@ SPEC("wire: a message taken out stays when the next one comes") {
     }
 }
 
+SPEC("wire: an empty message that comes first can be taken out") {
+    mp_conn c;
+    mp_conn_received got;
+    mp_conn_taken taken;
+    int peer = wire_stream(&c), null = open("/dev/null", O_RDONLY);
+    wire_put_rights(peer, "\0\0\0", 4, &null, 1);
+    CHECK_OK(wire_receive(&c, &got));
+    CHECK_EQ(got.n_fds, 1);
+    CHECK_OK(mp_conn_take(&c, &got, &taken));
+    CHECK(taken.message.data && taken.message.size == 0);
+    mp_conn_put_back(&c, &taken);
+    mp_conn_close(&c);
+    close(peer);
+    close(null);
+}
+
 /* --- what is no connection --------------------------------------------- */
 
 SPEC("wire: CON-02 what cannot carry messages is refused") {
