@@ -78,8 +78,12 @@ static int packer_gc(lua_State *L) {
     return 0;
 }
 
+/* The user value of an idle encoder: the one that became idle before it. As
+   many are kept as ever worked at the same time: one packs into another. */
+enum { NEXT_SPARE = 1 };
+
 static void new_packer(lua_State *L) {
-    packer *k = lua_newuserdatauv(L, sizeof *k, 0);
+    packer *k = lua_newuserdatauv(L, sizeof *k, 1);
     memset(k, 0, sizeof *k);
     add_gc(L, "mp.pickle.out", packer_gc);
 }
@@ -87,7 +91,7 @@ static void new_packer(lua_State *L) {
 pack_out *pack_begin(lua_State *L) {
     pack_store *store = pack_store_push(L);
     if (lua_getiuservalue(L, -1, STORE_SPARE) == LUA_TUSERDATA) {
-        lua_pushnil(L);
+        lua_getiuservalue(L, -1, NEXT_SPARE);
         lua_setiuservalue(L, -3, STORE_SPARE);
     } else {
         lua_pop(L, 1);
@@ -140,6 +144,8 @@ void pack_end(lua_State *L, int idx) {
             memset(k->keys, 0, PACK_KEYS * sizeof *k->keys);
     }
     pack_store_push(L);
+    lua_getiuservalue(L, -1, STORE_SPARE);
+    lua_setiuservalue(L, idx, NEXT_SPARE);
     lua_pushvalue(L, idx);
     lua_setiuservalue(L, -2, STORE_SPARE);
     lua_pop(L, 1);

@@ -108,7 +108,7 @@ enum {
 enum { STORE_SPARE = 1, STORE_PATHS, STORE_OBJECTS, STORE_CLASSES,
        STORE_NAMELESS, STORE_LOADED, STORE_VALUES = STORE_LOADED };
 
-/* One per Lua state, in the registry: the idle encoder, and the names by
+/* One per Lua state, in the registry: the idle encoders, and the names by
    which modules, classes and C functions travel. */
 typedef struct pack_store {
     pack_memo names;       /* address -> kind; the number is the index in

@@ -114,7 +114,7 @@ group("proc_start_join_spawn", function()
 end)
 
 group("thread_start_join", function()
-    emit_each("thread_start_join", 500, start_and_join_by("thread", 500),
+    emit_each("thread_start_join", 2000, start_and_join_by("thread", 2000),
         "us")
 end)
 

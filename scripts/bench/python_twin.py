@@ -106,8 +106,8 @@ def proc_start_join_spawn():
 
 @group
 def thread_start_join():
-    emit_each("thread_start_join", 500,
-              start_and_join_by(threading.Thread, 500), "us")
+    emit_each("thread_start_join", 2000,
+              start_and_join_by(threading.Thread, 2000), "us")
 
 
 def open_and_close_pools(n):
