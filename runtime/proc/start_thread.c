@@ -150,6 +150,36 @@ void mp_start_unmask_in_child(void) {
     me = NULL;
 }
 
+/* ---- its end, for the one that started it ---------------------------- */
+
+static void join(thread *t) {
+    if (t->pid == getpid()) pthread_join(t->id, NULL);
+    free_thread(t);
+}
+
+/* `t` is the next to be joined (NULL: none); the one before it is. */
+static void join_later(thread *t) {
+    thread *before = atomic_exchange(&leaving, t);
+    if (before) join(before);
+}
+
+void mp_start_join(void) { join_later(NULL); }
+
+int mp_start_look_thread(mp_proc *proc) {
+    thread *t = proc->thread;
+    if (!atomic_load(&t->ended)) return -EAGAIN;
+    pthread_mutex_lock(&t->lock); /* it is done with the sentinel */
+    pthread_mutex_unlock(&t->lock);
+    proc->exitcode = t->exitcode;
+    proc->tag = t->tag;
+    proc->thread = NULL;
+    if (t->left)
+        join_later(t);
+    else
+        join(t);
+    return 0;
+}
+
 /* ---- in the one that starts it --------------------------------------- */
 
 /* All signals but those that an instruction of the thread itself causes. */
@@ -176,6 +206,10 @@ static int create(thread *t) {
     sigset_t before = t->mask;
     if (mine) t->mask = *mine;
     if (r == 0) r = pthread_create(&t->id, &attr, run, t);
+    if (r == EAGAIN) {
+        mp_start_join(); /* there may be room for one only */
+        r = pthread_create(&t->id, &attr, run, t);
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
     return -r;
@@ -206,33 +240,10 @@ int mp_start_thread(mp_proc *proc, const mp_start *start) {
     return r;
 }
 
-/* `t` is the next to be joined (NULL: none); the one before it is. */
-static void join_later(thread *t) {
-    thread *before = atomic_exchange(&leaving, t);
-    if (!before) return;
-    if (before->pid == getpid()) pthread_join(before->id, NULL);
-    free_thread(before);
-}
-
-void mp_start_join(void) { join_later(NULL); }
-
-int mp_start_look_thread(mp_proc *proc) {
-    thread *t = proc->thread;
-    if (!atomic_load(&t->ended)) return -EAGAIN;
-    pthread_mutex_lock(&t->lock); /* it is done with the sentinel */
-    pthread_mutex_unlock(&t->lock);
-    proc->exitcode = t->exitcode;
-    proc->tag = t->tag;
-    proc->thread = NULL;
-    bool left = t->left;
-    join_later(t); /* somebody else may do it at any moment */
-    if (!left) mp_start_join();
-    return 0;
-}
-
 /* A sleep and a wake cost as much as a short thread. */
-static bool ends_soon(const thread *t) {
+static bool ends_soon(const thread *t, mp_deadline slice) {
     int64_t until = mp_now_ns() + SPIN_NS;
+    if (until > slice.ns) until = slice.ns;
     do {
         for (int i = 0; i < LOOKS; i++) {
             if (atomic_load(&t->ended)) return true;
@@ -244,7 +255,7 @@ static bool ends_soon(const thread *t) {
 
 int mp_start_sleep_thread(const mp_proc *proc, mp_deadline slice) {
     thread *t = proc->thread;
-    if (mp_cpu_several() && ends_soon(t)) return 0;
+    if (mp_cpu_several() && ends_soon(t, slice)) return 0;
     int r = mp_futex_wait(&t->ended, 0, slice);
     return r == -EAGAIN ? 0 : r;
 }

@@ -2,11 +2,14 @@
    and go: what they share with processes, and that nothing of them stays.
    (threads_spec.c and its like: what participants do to the memory.) */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "data/queue.h"
@@ -309,6 +312,32 @@ SPEC_WITHIN(60, "thread: two thousand in sequence leave nothing") {
     CHECK_EQ(atomic_load(&mp_me->super->slots), slots);
     CHECK_EQ(others(), 0);
     CHECK_CLEAN();
+}
+
+static uint64_t pages_of_memory(void) {
+    uint64_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file && fscanf(file, "%" SCNu64, &pages) == 1);
+    fclose(file);
+    return pages;
+}
+
+SPEC_WITHIN(60, "thread: one after the other, where there is room for one") {
+    if (spec_sanitized()) return; /* its memory is no measure */
+    mp_proc proc;
+    start(&proc, RETURN, 1, 0);
+    CHECK_EQ(finish(&proc), 1);
+    mp_start_join();
+    struct rlimit limit;
+    CHECK_EQ(getrlimit(RLIMIT_AS, &limit), 0);
+    /* The stack of the one that ended is kept for the next. */
+    limit.rlim_cur = pages_of_memory() * (uint64_t)sysconf(_SC_PAGESIZE) +
+                     (4 << 20);
+    CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+    for (uint32_t i = 0; i < 200; i++) {
+        start(&proc, RETURN, i % 100, 0);
+        CHECK_EQ(finish(&proc), (int)i % 100);
+    }
 }
 
 /* ---- among threads and processes ----------------------------------- */
