@@ -198,6 +198,55 @@ describe("a finalizer", function()
             assert.is_true(n >= 0 and n <= 3, n)
         end)
     end
+
+    it("CON-05 may close it while its message waits for an array", function()
+        local mine, theirs = mp.Pipe()
+        local array, held = mp.Array("c", 9 << 20), mp.Event()
+        array:acquire()
+        local p = start(function(c)
+            local waiting = false
+            local function lie_in_wait()
+                setmetatable({}, {__gc = function()
+                    if waiting then c:close() else lie_in_wait() end
+                end})
+            end
+            lie_in_wait()
+            collectgarbage("incremental", 100, 1000)
+            collectgarbage() -- the next begins at once
+            held:set()
+            waiting = true
+            local size = c:recv_bytes_into(array)
+            assert(size == 8 << 20)
+            assert(array[1] == "x" and array[size] == "x" and c.closed)
+        end, theirs)
+        theirs:close()
+        assert(held:wait(20))
+        -- What is sent has arrived, and what it is for is not to be had.
+        mine:send_bytes(("x"):rep(8 << 20))
+        assert.is_false(p:join(0.2))
+        array:release()
+        assert.is_true(p:join(20))
+        assert.equal(0, p.exitcode)
+        p:close()
+        mine:close()
+    end)
+
+    it("CON-05 runs for a large message once, not for each behind it",
+        function()
+        local mine, theirs = mp.Pipe()
+        local p = start(function(c)
+            c:send_bytes(("x"):rep(8 << 20))
+        end, mine)
+        local ran = 0
+        assert.equal(8 << 20, #theirs:recv_bytes())
+        assert.is_true(p:join(20))
+        p:close()
+        for _ = 1, 50 do
+            setmetatable({}, {__gc = function() ran = ran + 1 end})
+            assert.is_false((theirs:try_recv(0)))
+        end
+        assert.is_true(ran < 10, ran)
+    end)
 end)
 
 describe("an interrupted message", function()

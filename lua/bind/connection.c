@@ -46,22 +46,21 @@ static void check_open(lua_State *L, const mp_conn *c, const char *fn) {
     if (c->fd < 0) bind_error(L, "OSError", "%s: handle is closed", fn);
 }
 
-static mp_conn *open_self(lua_State *L, const char *fn) {
-    mp_conn *c = &connection_self(L, fn)->conn;
-    check_open(L, c, fn);
-    return c;
+static connection *open_self(lua_State *L, const char *fn) {
+    connection *o = connection_self(L, fn);
+    check_open(L, &o->conn, fn);
+    return o;
 }
 
-mp_conn *connection_reader(lua_State *L, const char *fn) {
-    mp_conn *c = open_self(L, fn);
-    if (!c->readable)
+connection *connection_reader(lua_State *L, const char *fn) {
+    connection *o = open_self(L, fn);
+    if (!o->conn.readable)
         bind_error(L, "OSError", "%s: connection is write-only", fn);
-    return c;
+    return o;
 }
 
 connection *connection_writer(lua_State *L, const char *fn) {
-    connection *o = connection_self(L, fn);
-    check_open(L, &o->conn, fn);
+    connection *o = open_self(L, fn);
     if (!o->conn.writable)
         bind_error(L, "OSError", "%s: connection is read-only", fn);
     if (o->busy)
@@ -171,21 +170,28 @@ static int receive_failed(lua_State *L, mp_conn *c, int r, const char *fn) {
     return bind_oserror(L, r, fn);
 }
 
-int connection_receive(lua_State *L, mp_conn *c, size_t most,
+int connection_receive(lua_State *L, connection *o, size_t most,
                        mp_conn_received *m, mp_deadline deadline,
                        const char *fn) {
-    connection *o = connection_self(L, fn);
+    mp_conn *c = &o->conn;
+    size_t last = o->last;
     int r;
-    /* Not when the message is there: a finalizer may close the connection. */
-    bind_spare_make_room(L, o->last);
+    o->last = 0;
+    bind_spare_make_room(L, last);
     check_open(L, c, fn);
     while ((r = mp_conn_receive(c, most, m, deadline)) == -EINTR) {
         bind_interrupted(L);
         check_open(L, c, fn);
     }
-    if (r == 0) o->last = m->size;
     if (r < 0 && r != -ETIMEDOUT && r != -EPIPE) receive_failed(L, c, r, fn);
     return r;
+}
+
+void connection_push_bytes(lua_State *L, connection *o,
+                           const mp_conn_received *m, size_t from) {
+    o->last = m->size - from;
+    lua_pushlstring(L, (const char *)m->data + from, m->size - from);
+    mp_conn_release(&o->conn);
 }
 
 /* ---- bytes ---------------------------------------------------------- */
@@ -252,27 +258,25 @@ static int connection_send_bytes(lua_State *L) {
 
 /* recv_bytes([maxlength]) -> string */
 static int connection_recv_bytes(lua_State *L) {
-    mp_conn *c = connection_reader(L, "recv_bytes");
+    connection *o = connection_reader(L, "recv_bytes");
     lua_Integer most =
         count_at(L, 2, "recv_bytes", "maxlength", LUA_MAXINTEGER);
     if (most < 0)
         bind_error(L, "ValueError", "recv_bytes: negative maxlength");
     mp_conn_received m;
-    int r = connection_receive(L, c, (size_t)most, &m, MP_FOREVER,
+    int r = connection_receive(L, o, (size_t)most, &m, MP_FOREVER,
                                "recv_bytes");
     if (r < 0) return connection_raise_end(L, "recv_bytes");
-    lua_pushlstring(L, (const char *)m.data, m.size);
-    mp_conn_release(c);
+    connection_push_bytes(L, o, &m, 0);
     return 1;
 }
 
 /* The message does not fit, or not into whole cells: the error has it. */
-static int too_short(lua_State *L, mp_conn *c, const mp_conn_received *m,
+static int too_short(lua_State *L, connection *o, const mp_conn_received *m,
                      size_t cell) {
     const char *how =
         m->size % cell ? ", and ends within a cell of the array" : "";
-    lua_pushlstring(L, (const char *)m->data, m->size);
-    mp_conn_release(c);
+    connection_push_bytes(L, o, m, 0);
     bind_pusherror(L, "BufferTooShort", "recv_bytes_into: the message has "
                    "%I bytes%s", (lua_Integer)m->size, how);
     lua_insert(L, -2);
@@ -282,14 +286,14 @@ static int too_short(lua_State *L, mp_conn *c, const mp_conn_received *m,
 
 /* Enters the array for the message's bytes, and returns where they are. Who
    has to wait runs hooks, which may close the connection or receive the next
-   message: not for them, but for a copy. */
+   message, as may a finalizer: not for them, but for a copy, a string, which
+   is made before the collector runs. */
 static const void *enter_for(lua_State *L, mp_array_shm *array, bool locking,
                              mp_array_hold *hold,
                              const mp_conn_received *m) {
     hold->lock = NULL;
     if (!locking || mp_array_enter(array, hold) == 0) return m->data;
-    void *copy = lua_newuserdatauv(L, m->size, 0);
-    memcpy(copy, m->data, m->size);
+    const char *copy = lua_pushlstring(L, (const char *)m->data, m->size);
     cells_wait(L, array, hold);
     return copy;
 }
@@ -297,7 +301,7 @@ static const void *enter_for(lua_State *L, mp_array_shm *array, bool locking,
 /* recv_bytes_into(array [, offset]) -> number of bytes */
 static int connection_recv_into(lua_State *L) {
     static const char fn[] = "recv_bytes_into";
-    mp_conn *c = connection_reader(L, fn);
+    connection *o = connection_reader(L, fn);
     bool locking;
     mp_array_shm *array = array_at(L, 2, &locking);
     if (!array) bind_argerror(L, fn, 2, "buf", "shared array");
@@ -310,16 +314,16 @@ static int connection_recv_into(lua_State *L) {
         bind_error(L, "ValueError", "%s: offset %I is within a cell of the "
                    "array", fn, offset);
     mp_conn_received m;
-    if (connection_receive(L, c, SIZE_MAX, &m, MP_FOREVER, fn) < 0)
+    if (connection_receive(L, o, SIZE_MAX, &m, MP_FOREVER, fn) < 0)
         return connection_raise_end(L, fn);
     if (m.size > room - (size_t)offset || m.size % cell != 0)
-        return too_short(L, c, &m, cell);
+        return too_short(L, o, &m, cell);
     mp_array_hold hold;
     const void *bytes = enter_for(L, array, locking, &hold, &m);
     mp_array_write(array, (size_t)offset / cell, m.size / cell, bytes);
     mp_array_leave(&hold);
     lua_pushinteger(L, (lua_Integer)m.size);
-    mp_conn_release(c);
+    mp_conn_release(&o->conn);
     return 1;
 }
 
@@ -327,7 +331,7 @@ static int connection_recv_into(lua_State *L) {
 
 /* poll([timeout]): no argument is at once, nil for ever. */
 static int connection_poll(lua_State *L) {
-    mp_conn *c = connection_reader(L, "poll");
+    mp_conn *c = &connection_reader(L, "poll")->conn;
     mp_deadline deadline = lua_gettop(L) < 2 ? MP_AT_ONCE
                                              : bind_deadline(L, 2, "poll");
     int r;
@@ -341,7 +345,7 @@ static int connection_poll(lua_State *L) {
 }
 
 static int connection_fileno(lua_State *L) {
-    lua_pushinteger(L, open_self(L, "fileno")->fd);
+    lua_pushinteger(L, open_self(L, "fileno")->conn.fd);
     return 1;
 }
 

@@ -12,7 +12,8 @@
 /* The userdata.
    mark    the address that tells that it is one
    busy    half a message is sent while a hook runs: nothing else can go
-   last    bytes of the message received last: the next may be like it */
+   last    bytes of the string that the last message became: the next may
+           be like it, and this one dead; 0 once that was looked after */
 typedef struct connection {
     const void *mark;
     mp_conn conn;
@@ -23,7 +24,7 @@ typedef struct connection {
 /* The Connection at 1; raises TypeError, and the next two OSError of one that
    is closed or goes the other way only. */
 connection *connection_self(lua_State *L, const char *fn);
-mp_conn *connection_reader(lua_State *L, const char *fn);
+connection *connection_reader(lua_State *L, const char *fn);
 connection *connection_writer(lua_State *L, const char *fn);
 
 /* Raises what a negative result of mp_conn_send means. */
@@ -39,11 +40,16 @@ void connection_send(lua_State *L, connection *o, const mp_conn_message *m,
 void connection_send_held(lua_State *L, connection *o,
                           const mp_conn_message *m, const char *fn);
 
-/* Receives for the Connection at 1: 0, or what `fn` has a form of its own for:
-   -ETIMEDOUT, -EPIPE. Else raises. */
-int connection_receive(lua_State *L, mp_conn *c, size_t most,
+/* Receives: 0, or what `fn` has a form of its own for: -ETIMEDOUT, -EPIPE.
+   Else raises. The message lies in the connection: nothing that may run a
+   finalizer or a hook, which could close it, comes before it is copied. */
+int connection_receive(lua_State *L, connection *o, size_t most,
                        mp_conn_received *m, mp_deadline deadline,
                        const char *fn);
+
+/* Pushes the message from byte `from` on, and is done with it. */
+void connection_push_bytes(lua_State *L, connection *o,
+                           const mp_conn_received *m, size_t from);
 
 int connection_raise_end(lua_State *L, const char *fn);
 

@@ -116,9 +116,10 @@ static void load_taken(lua_State *L, mp_conn *c, const mp_conn_received *m) {
     if (r != LUA_OK) lua_error(L);
 }
 
-/* Pushes the value of a message of connection `c`, and is done with it. */
-static void push_received(lua_State *L, mp_conn *c,
+/* Pushes the value of a message that was received, and is done with it. */
+static void push_received(lua_State *L, connection *o,
                           const mp_conn_received *m) {
+    mp_conn *c = &o->conn;
     unsigned char small[SMALL];
     size_t seen = m->size < PICKLE_STRING_MOST ? m->size : PICKLE_STRING_MOST;
     if (m->n_fds > 0 || m->lost_fds) {
@@ -136,33 +137,32 @@ static void push_received(lua_State *L, mp_conn *c,
             load_taken(L, c, m);
             return;
         }
-        lua_pushlstring(L, (const char *)m->data + at, m->size - at);
-        mp_conn_release(c);
+        connection_push_bytes(L, o, m, at);
     }
 }
 
 /* recv() -> value */
 int connection_recv_value(lua_State *L) {
-    mp_conn *c = connection_reader(L, "recv");
+    connection *o = connection_reader(L, "recv");
     mp_conn_received m;
-    if (connection_receive(L, c, SIZE_MAX, &m, MP_FOREVER, "recv") < 0)
+    if (connection_receive(L, o, SIZE_MAX, &m, MP_FOREVER, "recv") < 0)
         return connection_raise_end(L, "recv");
-    push_received(L, c, &m);
+    push_received(L, o, &m);
     return 1;
 }
 
 /* try_recv([timeout]) -> true, value | false, "TimeoutError" | "EOF" */
 int connection_try_recv(lua_State *L) {
-    mp_conn *c = connection_reader(L, "try_recv");
+    connection *o = connection_reader(L, "try_recv");
     mp_deadline deadline = lua_isnoneornil(L, 2)
                                ? MP_AT_ONCE
                                : bind_deadline(L, 2, "try_recv");
     mp_conn_received m;
     lua_settop(L, 1);
-    int r = connection_receive(L, c, SIZE_MAX, &m, deadline, "try_recv");
+    int r = connection_receive(L, o, SIZE_MAX, &m, deadline, "try_recv");
     lua_pushboolean(L, r == 0);
     if (r == 0)
-        push_received(L, c, &m);
+        push_received(L, o, &m);
     else
         lua_pushstring(L, r == -EPIPE ? "EOF" : "TimeoutError");
     return 2;

@@ -297,7 +297,7 @@ static int core_connect(lua_State *L) {
 /* The connection at 1 and the key at 2: runs a half of the handshake. */
 static int handshake(lua_State *L, mp_auth_role role, mp_digest digest,
                      const char *fn) {
-    mp_conn *c = connection_reader(L, fn);
+    mp_conn *c = &connection_reader(L, fn)->conn;
     mp_key key;
     mp_auth auth;
     int r;
