@@ -11,10 +11,6 @@ static bind_object *self(lua_State *L) {
     return cells_self(L, &cells_array, &cells_raw_array);
 }
 
-static bool locking(const bind_object *o) {
-    return o->class == &cells_array;
-}
-
 /* ---- ranges of cells ------------------------------------------------ */
 
 /* Cells first to first + n - 1, from 0. */
@@ -44,8 +40,7 @@ static range bounds(lua_State *L, int arg, const mp_array_shm *array,
 static void snapshot(lua_State *L, const bind_object *o, range r,
                      void *buffer) {
     mp_array_hold hold;
-    cells_enter(L, o->shm, locking(o), &hold);
-    mp_array_read(o->shm, r.first, r.n, buffer);
+    mp_array_read(cells_enter(L, o, &hold), r.first, r.n, buffer);
     mp_array_leave(&hold);
 }
 
@@ -53,8 +48,7 @@ static void snapshot(lua_State *L, const bind_object *o, range r,
 static void replace(lua_State *L, const bind_object *o, range r,
                     const void *buffer) {
     mp_array_hold hold;
-    cells_enter(L, o->shm, locking(o), &hold);
-    mp_array_write(o->shm, r.first, r.n, buffer);
+    mp_array_write(cells_enter(L, o, &hold), r.first, r.n, buffer);
     mp_array_leave(&hold);
 }
 
@@ -72,12 +66,11 @@ static bind_object *text_field(lua_State *L, bool *raw) {
 
 /* .raw is all bytes, .value those before the first NUL. */
 static int text_get(lua_State *L, const bind_object *o, bool raw) {
-    const mp_array_shm *array = o->shm;
+    uint64_t n = ((mp_array_shm *)o->shm)->length;
     cells_room room;
-    char *bytes = cells_buffer(L, MP_CELL_c, array->length, &room);
-    snapshot(L, o, (range){0, array->length}, bytes);
-    lua_pushlstring(L, bytes, raw ? array->length
-                                  : strnlen(bytes, array->length));
+    char *bytes = cells_buffer(L, MP_CELL_c, n, &room);
+    snapshot(L, o, (range){0, n}, bytes);
+    lua_pushlstring(L, bytes, raw ? n : strnlen(bytes, n));
     return 1;
 }
 
@@ -150,7 +143,7 @@ static int array_index(lua_State *L) {
     uint64_t i;
     if (!place(L, array, &i)) return missing(L, array, i);
     mp_array_hold hold;
-    cells_enter(L, array, locking(o), &hold);
+    array = cells_enter(L, o, &hold);
     uint64_t word = mp_cell_load(array->type, array->cells, i);
     mp_array_leave(&hold);
     cells_push(L, array->type, word);
@@ -165,7 +158,7 @@ static int array_newindex(lua_State *L) {
     if (!place(L, array, &i)) return refuse_index(L, array);
     uint64_t word = cells_word(L, 3, array->type);
     mp_array_hold hold;
-    cells_enter(L, array, locking(o), &hold);
+    array = cells_enter(L, o, &hold);
     mp_cell_store(array->type, array->cells, i, word);
     mp_array_leave(&hold);
     return 0;
@@ -200,14 +193,14 @@ static int array_pairs(lua_State *L) {
 /* slice([i [, j]]) -> list of the cells i to j. */
 static int array_slice(lua_State *L) {
     const bind_object *o = self(L);
-    const mp_array_shm *array = o->shm;
-    range r = bounds(L, 2, array, "slice");
+    int type = ((mp_array_shm *)o->shm)->type;
+    range r = bounds(L, 2, o->shm, "slice");
     cells_room room;
-    void *buffer = cells_buffer(L, array->type, r.n, &room);
+    void *buffer = cells_buffer(L, type, r.n, &room);
     snapshot(L, o, r, buffer);
     lua_createtable(L, r.n > INT_MAX ? INT_MAX : (int)r.n, 0);
     for (uint64_t i = 0; i < r.n; i++) {
-        cells_push(L, array->type, mp_cell_load(array->type, buffer, i));
+        cells_push(L, type, mp_cell_load(type, buffer, i));
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;
@@ -220,7 +213,7 @@ static int array_fill(lua_State *L) {
     uint64_t word = cells_word(L, 2, array->type);
     range r = bounds(L, 3, array, "fill");
     mp_array_hold hold;
-    cells_enter(L, array, locking(o), &hold);
+    array = cells_enter(L, o, &hold);
     mp_array_fill(array, r.first, r.n, word);
     mp_array_leave(&hold);
     return 0;

@@ -13,9 +13,15 @@ bind_object *cells_refuse(lua_State *L, const bind_class *class) {
     return bind_check(L, 1, class);
 }
 
-void cells_wait(lua_State *L, mp_array_shm *array, mp_array_hold *hold) {
-    do bind_interrupted(L);
-    while (mp_array_enter(array, hold) < 0);
+mp_array_shm *cells_wait(lua_State *L, const bind_object *o,
+                         mp_array_hold *hold) {
+    while (o->shm) {
+        bind_interrupted(L);
+        mp_array_shm *array = cells_try(o, hold);
+        if (array) return array;
+    }
+    bind_error(L, "StateError", "%s is closed", o->class->name);
+    return NULL;
 }
 
 /* ---- making them ---------------------------------------------------- */
@@ -87,18 +93,17 @@ mp_array_shm *cells_new(lua_State *L, const bind_class *class, int type,
 }
 
 int cells_copy(lua_State *L, const bind_object *o) {
-    mp_array_shm *from = o->shm;
-    bool locking = o->class == &cells_value || o->class == &cells_array;
+    const mp_array_shm *like = o->shm;
     mp_guard guard = {.kind = MP_GUARD_NONE};
-    if (locking) guard = mp_array_guard(from);
+    if (cells_locking(o)) guard = mp_array_guard(like);
     mp_array_shm *to =
-        cells_new(L, o->class, from->type, from->length, &guard);
+        cells_new(L, o->class, like->type, like->length, &guard);
     if (guard.id && lua_getiuservalue(L, 1, 1) == LUA_TUSERDATA)
         lua_setiuservalue(L, -2, 1);
     else if (guard.id)
         lua_pop(L, 1);
     mp_array_hold hold;
-    cells_enter(L, from, locking, &hold);
+    mp_array_shm *from = cells_enter(L, o, &hold);
     /* Nobody else knows the copy yet. */
     mp_array_read(from, 0, from->length, to->cells);
     mp_array_leave(&hold);

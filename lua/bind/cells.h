@@ -28,15 +28,32 @@ static inline bind_object *cells_self(lua_State *L, const bind_class *class,
                                    : cells_refuse(L, ours ? o->class : class);
 }
 
-/* Enters the lock, if the object's class heeds it; raises only what Lua's
-   hooks raise while it waits. Nothing that can raise stands between this
-   and mp_array_leave. */
-void cells_wait(lua_State *L, mp_array_shm *array, mp_array_hold *hold);
-static inline void cells_enter(lua_State *L, mp_array_shm *array,
-                               bool locking, mp_array_hold *hold) {
+/* Does the object's class heed the lock? */
+static inline bool cells_locking(const bind_object *o) {
+    return o->class == &cells_value || o->class == &cells_array;
+}
+
+/* Enters the lock of an object of the four classes, if it heeds it, and
+   returns its cells. Between this and mp_array_leave nothing can raise, nor
+   run anything of the user's: what does, a finalizer or a hook, may close the
+   object, so what was looked up before that is not to be used behind it.
+   Raises StateError of one that is closed, and while it waits what Lua's hooks
+   raise. cells_try does not: NULL, it is closed or has to wait for long; then
+   cells_wait goes on. */
+mp_array_shm *cells_wait(lua_State *L, const bind_object *o,
+                         mp_array_hold *hold);
+static inline mp_array_shm *cells_try(const bind_object *o,
+                                      mp_array_hold *hold) {
+    mp_array_shm *array = (mp_array_shm *)o->shm;
     hold->lock = NULL;
-    if (locking && mp_array_enter(array, hold) < 0)
-        cells_wait(L, array, hold);
+    if (array && cells_locking(o) && mp_array_enter(array, hold) < 0)
+        return NULL;
+    return array;
+}
+static inline mp_array_shm *cells_enter(lua_State *L, const bind_object *o,
+                                        mp_array_hold *hold) {
+    mp_array_shm *array = cells_try(o, hold);
+    return array ? array : cells_wait(L, o, hold);
 }
 
 /* ---- words ---------------------------------------------------------- */

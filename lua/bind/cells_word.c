@@ -145,17 +145,16 @@ static const void *read_string(lua_State *L, int idx, int type, uint64_t *n) {
    where that differs. */
 static const void *read_array(lua_State *L, const bind_object *o, int type,
                               uint64_t *n) {
-    mp_array_shm *from = o->shm;
-    *n = from->length;
-    void *buffer = cells_buffer(L, from->type, *n, NULL);
+    int its = ((mp_array_shm *)o->shm)->type;
+    *n = ((mp_array_shm *)o->shm)->length;
+    void *buffer = cells_buffer(L, its, *n, NULL);
     mp_array_hold hold;
-    cells_enter(L, from, o->class == &cells_array, &hold);
-    mp_array_read(from, 0, *n, buffer);
+    mp_array_read(cells_enter(L, o, &hold), 0, *n, buffer);
     mp_array_leave(&hold);
-    if (from->type == type) return buffer;
+    if (its == type) return buffer;
     void *ours = cells_buffer(L, type, *n, NULL);
     for (uint64_t i = 0; i < *n; i++) {
-        cells_push(L, from->type, mp_cell_load(from->type, buffer, i));
+        cells_push(L, its, mp_cell_load(its, buffer, i));
         mp_cell_store(type, ours, i, cells_word(L, -1, type));
         lua_pop(L, 1);
     }

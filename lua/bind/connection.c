@@ -202,14 +202,13 @@ static lua_Integer count_at(lua_State *L, int arg, const char *fn,
     return bind_integer(L, arg, fn, name, LUA_MININTEGER, LUA_MAXINTEGER);
 }
 
-/* The shared array at `arg`, or NULL. */
-static mp_array_shm *array_at(lua_State *L, int arg, bool *locking) {
+/* The shared array at `arg`, which is open; or NULL. */
+static const bind_object *array_at(lua_State *L, int arg) {
     bind_object *o = bind_is(L, arg, &cells_array);
-    *locking = o;
     if (!o) o = bind_is(L, arg, &cells_raw_array);
     if (o && !o->shm)
         bind_error(L, "StateError", "%s is closed", o->class->name);
-    return o ? o->shm : NULL;
+    return o;
 }
 
 static size_t cell_size(const mp_array_shm *array) {
@@ -218,15 +217,15 @@ static size_t cell_size(const mp_array_shm *array) {
 
 /* The bytes at `arg`; those of an array are copied, and the copy pushed. */
 static const char *bytes_at(lua_State *L, int arg, size_t *size) {
-    bool locking;
     if (lua_type(L, arg) == LUA_TSTRING) return lua_tolstring(L, arg, size);
-    mp_array_shm *array = array_at(L, arg, &locking);
-    if (!array)
+    const bind_object *o = array_at(L, arg);
+    if (!o)
         bind_argerror(L, "send_bytes", arg, "buf", "string or shared array");
+    mp_array_shm *array = o->shm;
     *size = (size_t)array->length * cell_size(array);
     void *copy = lua_newuserdatauv(L, *size, 0);
     mp_array_hold hold;
-    cells_enter(L, array, locking, &hold);
+    array = cells_enter(L, o, &hold);
     mp_array_read(array, 0, array->length, copy);
     mp_array_leave(&hold);
     return copy;
@@ -284,27 +283,30 @@ static int too_short(lua_State *L, connection *o, const mp_conn_received *m,
     return bind_raise_arrived(L);
 }
 
-/* Enters the array for the message's bytes, and returns where they are. Who
-   has to wait runs hooks, which may close the connection or receive the next
-   message, as may a finalizer: not for them, but for a copy, a string, which
-   is made before the collector runs. */
-static const void *enter_for(lua_State *L, mp_array_shm *array, bool locking,
-                             mp_array_hold *hold,
-                             const mp_conn_received *m) {
-    hold->lock = NULL;
-    if (!locking || mp_array_enter(array, hold) == 0) return m->data;
-    const char *copy = lua_pushlstring(L, (const char *)m->data, m->size);
-    cells_wait(L, array, hold);
-    return copy;
+/* Puts the message's bytes into the array from cell `at` on. Who has to wait
+   runs hooks, which may close the connection or receive the next message, as
+   may a finalizer: not for them, but for a copy, a string, which is made
+   before the collector runs. */
+static void write_message(lua_State *L, const bind_object *o, uint64_t at,
+                          const mp_conn_received *m) {
+    mp_array_hold hold;
+    const void *bytes = m->data;
+    mp_array_shm *array = cells_try(o, &hold);
+    if (!array) {
+        bytes = lua_pushlstring(L, (const char *)m->data, m->size);
+        array = cells_wait(L, o, &hold);
+    }
+    mp_array_write(array, at, m->size / cell_size(array), bytes);
+    mp_array_leave(&hold);
 }
 
 /* recv_bytes_into(array [, offset]) -> number of bytes */
 static int connection_recv_into(lua_State *L) {
     static const char fn[] = "recv_bytes_into";
     connection *o = connection_reader(L, fn);
-    bool locking;
-    mp_array_shm *array = array_at(L, 2, &locking);
-    if (!array) bind_argerror(L, fn, 2, "buf", "shared array");
+    const bind_object *into = array_at(L, 2);
+    if (!into) bind_argerror(L, fn, 2, "buf", "shared array");
+    const mp_array_shm *array = into->shm;
     size_t cell = cell_size(array), room = (size_t)array->length * cell;
     lua_Integer offset = count_at(L, 3, fn, "offset", 0);
     if (offset < 0) bind_error(L, "ValueError", "%s: negative offset", fn);
@@ -318,10 +320,7 @@ static int connection_recv_into(lua_State *L) {
         return connection_raise_end(L, fn);
     if (m.size > room - (size_t)offset || m.size % cell != 0)
         return too_short(L, o, &m, cell);
-    mp_array_hold hold;
-    const void *bytes = enter_for(L, array, locking, &hold, &m);
-    mp_array_write(array, (size_t)offset / cell, m.size / cell, bytes);
-    mp_array_leave(&hold);
+    write_message(L, into, (size_t)offset / cell, &m);
     lua_pushinteger(L, (lua_Integer)m.size);
     mp_conn_release(&o->conn);
     return 1;

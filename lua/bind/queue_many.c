@@ -132,6 +132,7 @@ static size_t take_batch(lua_State *L, many *m) {
 
 static int fill(lua_State *L) {
     many *m = lua_touserdata(L, 1);
+    queue_check_open(L, m->o); /* a finalizer may have closed it */
     while (m->n < m->most && m->o->shm && take_batch(L, m) > 0) {
     }
     return 0;

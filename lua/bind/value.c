@@ -15,10 +15,6 @@ static bind_object *self(lua_State *L) {
     return cells_self(L, &cells_value, &cells_raw_value);
 }
 
-static bool locking(const bind_object *o) {
-    return o->class == &cells_value;
-}
-
 static bool is_value_key(lua_State *L) {
     size_t len;
     const char *key = lua_tolstring(L, 2, &len);
@@ -28,9 +24,8 @@ static bool is_value_key(lua_State *L) {
 static int value_index(lua_State *L) {
     if (!is_value_key(L)) return cells_method(L);
     const bind_object *o = self(L);
-    mp_array_shm *array = o->shm;
     mp_array_hold hold;
-    cells_enter(L, array, locking(o), &hold);
+    mp_array_shm *array = cells_enter(L, o, &hold);
     uint64_t word = mp_cell_load(array->type, array->cells, 0);
     mp_array_leave(&hold);
     cells_push(L, array->type, word);
@@ -43,7 +38,7 @@ static int value_newindex(lua_State *L) {
     if (!is_value_key(L)) return cells_no_field(L, o, "only 'value'");
     uint64_t word = cells_word(L, 3, array->type);
     mp_array_hold hold;
-    cells_enter(L, array, locking(o), &hold);
+    array = cells_enter(L, o, &hold);
     mp_cell_store(array->type, array->cells, 0, word);
     mp_array_leave(&hold);
     return 0;
@@ -97,17 +92,17 @@ static int value_add(lua_State *L) {
     const bind_object *o = self(L);
     mp_array_shm *array = o->shm;
     uint64_t n = addend(L, 2, array->type), sum;
-    int r;
-    if (locking(o) && array->guard != MP_GUARD_NONE) {
+    int r, type = array->type;
+    if (cells_locking(o) && array->guard != MP_GUARD_NONE) {
         mp_array_hold hold;
-        cells_enter(L, array, true, &hold);
+        array = cells_enter(L, o, &hold);
         r = add_under_lock(array, n, &sum);
         mp_array_leave(&hold);
     } else {
         r = mp_cell_add(array->type, array->cells, 0, n, &sum);
     }
-    if (r < 0) return sum_out_of_range(L, array->type, n);
-    cells_push(L, array->type, sum);
+    if (r < 0) return sum_out_of_range(L, type, n);
+    cells_push(L, type, sum);
     return 1;
 }
 
@@ -115,12 +110,12 @@ static int value_add(lua_State *L) {
    `new`. Atomic. */
 static int value_compare_exchange(lua_State *L) {
     const bind_object *o = self(L);
-    mp_array_shm *array = o->shm;
-    uint64_t old = cells_word(L, 2, array->type);
-    uint64_t new = cells_word(L, 3, array->type);
+    int type = ((mp_array_shm *)o->shm)->type;
+    uint64_t old = cells_word(L, 2, type);
+    uint64_t new = cells_word(L, 3, type);
     mp_array_hold hold;
-    cells_enter(L, array, locking(o), &hold);
-    bool same = mp_cell_exchange(array->type, array->cells, 0, old, new);
+    mp_array_shm *array = cells_enter(L, o, &hold);
+    bool same = mp_cell_exchange(type, array->cells, 0, old, new);
     mp_array_leave(&hold);
     lua_pushboolean(L, same);
     return 1;
