@@ -127,6 +127,7 @@ static void get_ready(void) {
 
 void bind_thread_unready(void) {
     if (here) return;
+    mp_start_join(); /* a thread that has ended may leave one yet */
     lua_State *L =
         atomic_exchange_explicit(&ready, NULL, memory_order_acquire);
     if (L) bind_cradle_close(L);

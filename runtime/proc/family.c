@@ -126,7 +126,6 @@ static void end_relatives(const void *owner) {
 
 void mp_family_end(const void *owner) {
     if (family) end_relatives(owner);
-    mp_start_join();
     mp_server_end(owner);
 }
 

@@ -1,12 +1,13 @@
 /* A child that is a thread: it has a slot and a life word as a process has,
    which the starter reserved; but it can only end by itself. So it is asked to
    end (mem/slot.h), and who waits for it waits for what it says as the last
-   thing, and then joins it.
+   thing.
 
-   What comes behind that takes longer than to wait for it: what the system
-   does to end a thread, and what the thread may prepare for the next one. So
-   one that has ended is joined when the next one has, when somebody wants to
-   know how many threads there are, or at the end.
+   It is not joined then: what comes behind its word takes longer than the
+   wait for that, which is what the system does to end a thread, and what the
+   thread may prepare for the next one. It is joined when the next one has
+   ended, when there is room for one only, when somebody wants to know how
+   many threads there are, or at the end.
 
    A thread is not cancelled here; should one call pthread_exit, in a library
    of the user's, it is told as well, with an exit code that nobody knows. */

@@ -534,21 +534,27 @@ static void count_behind(void *ctx) {
 }
 
 SPEC("thread: a forked copy joins none of its parent's threads") {
-    mp_proc proc, child;
+    mp_proc proc, waiting[8], child;
+    uint32_t id, gen;
+    CHECK_OK(mp_event_create(&id, &gen));
     start(&proc, RETURN, 1, 0);
     CHECK_EQ(finish(&proc), 1);
     CHECK_EQ(spec_wait(spec_fork(count_behind, NULL)), 0);
     int r = mp_proc_fork(&child, 0);
     CHECK_OK(r);
     if (r == 1) {
-        for (uint32_t i = 0; i < 3; i++) {
-            start(&proc, RETURN, i, 0);
-            CHECK_EQ(finish(&proc), (int)i);
-        }
+        /* One of them has the stack, and so the name, of the parent's that is
+           not joined yet. */
+        for (int i = 0; i < 8; i++) start(&waiting[i], WAIT, id, gen);
+        start(&proc, RETURN, 2, 0);
+        CHECK_EQ(finish(&proc), 2);
+        mp_event_set(mp_object_block(id));
+        for (int i = 0; i < 8; i++) CHECK_EQ(finish(&waiting[i]), 0);
         CHECK_SOON(mp_start_threads() == 1);
         mp_proc_exit(4);
     }
     CHECK_EQ(finish(&child), 4);
+    mp_object_detach(id);
 }
 
 static void *open_late(void *ctx) {
