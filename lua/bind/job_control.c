@@ -42,10 +42,9 @@ void job_read_controls(lua_State *L, const job_ud *j, int idx,
 
 /* The crew looks at the pool now; false: there is none. */
 static bool stir(const job_ud *j) {
-    mp_pool_shm *pool = pool_of(j->pool);
-    if (j->pool->guest) return mp_pool_ring(pool);
+    if (j->pool->guest) return mp_pool_ring(pool_of(j->pool));
     if (j->pool->team) return false;
-    mp_pool_stir(pool, &j->pool->crew);
+    mp_pool_stir(&j->pool->crew);
     return true;
 }
 

@@ -307,7 +307,7 @@ static int pool_resize(lua_State *L) {
     char problem[MP_BOOT_PROBLEM] = "";
     mp_pool_resize(pool_of(pool), (uint32_t)luaL_checkinteger(L, 2));
     if (!pool->team) {
-        mp_pool_stir(pool_of(pool), &pool->crew);
+        mp_pool_stir(&pool->crew);
         return 0;
     }
     int r = bind_pool_fill_team(L, pool, problem);

@@ -3,6 +3,8 @@
 #include <errno.h>
 
 #include "bind/bind.h"
+#include "os/signal.h"
+#include "os/threads.h"
 
 static _Thread_local bind_task *here;
 
@@ -91,7 +93,7 @@ bool bind_task_signal(void) { return mp_signal_take(SIGURG, on_signal); }
 
 void bind_task_begin(bind_task *task, lua_State *L, mp_worker_shm *shm) {
     *task = (bind_task){.L = L, .shm = shm, .armed = UINT64_MAX};
-    atomic_store(&shm->thread, mp_thread_number());
+    atomic_store(&shm->thread, mp_threads_number());
     here = task;
     bind_task_signal();
 }

@@ -58,3 +58,17 @@ void mp_signal_drain(int fd) {
     while (read(fd, &info, sizeof info) == sizeof info) {
     }
 }
+
+bool mp_signal_take(int signal, void (*handler)(int)) {
+    struct sigaction now, ours = {.sa_handler = handler,
+                                  .sa_flags = SA_RESTART};
+    sigset_t set = set_of(signal);
+    sigemptyset(&ours.sa_mask);
+    if (sigaction(signal, NULL, &now) < 0) return false;
+    if (now.sa_flags & SA_SIGINFO ||
+        (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN &&
+         now.sa_handler != handler))
+        return false;
+    return sigaction(signal, &ours, NULL) == 0 &&
+           pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0;
+}

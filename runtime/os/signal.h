@@ -1,10 +1,11 @@
 /* Signals as data, for processes that are ours alone (the crew, workers).
-   The main process's dispositions are never touched.
+   The main process's dispositions are never touched, but by mp_signal_take.
    Safe: child after fork. Blocks: never. */
 #ifndef MP_OS_SIGNAL_H
 #define MP_OS_SIGNAL_H
 
 #include <signal.h>
+#include <stdbool.h>
 
 /* Blocks `signal` and returns a descriptor that is readable when it came;
    -errno. */
@@ -26,6 +27,10 @@ void mp_signal_restore(int signal, const struct sigaction *before);
    once it has its own action for them. */
 void mp_signal_hold(int signal, sigset_t *before);
 void mp_signal_release(const sigset_t *before);
+
+/* A handler for this process, which restarts system calls; the calling thread
+   gets the signal. False: somebody else has one. */
+bool mp_signal_take(int signal, void (*handler)(int));
 
 /* Reads away what came. */
 void mp_signal_drain(int fd);

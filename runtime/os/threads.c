@@ -27,3 +27,9 @@ unsigned mp_threads_count(void) {
 }
 
 bool mp_threads_is_main(void) { return syscall(SYS_gettid) == getpid(); }
+
+uint32_t mp_threads_number(void) { return (uint32_t)syscall(SYS_gettid); }
+
+void mp_threads_signal(uint32_t thread, int signal) {
+    if (thread) syscall(SYS_tgkill, getpid(), (pid_t)thread, signal);
+}

@@ -36,12 +36,6 @@ void mp_timer_close(mp_timer *timer) {
     timer->made = false;
 }
 
-uint32_t mp_thread_number(void) { return (uint32_t)syscall(SYS_gettid); }
-
-void mp_thread_signal(uint32_t thread, int signal) {
-    if (thread) syscall(SYS_tgkill, getpid(), (pid_t)thread, signal);
-}
-
 /* The tick in ns, UINT64_MAX where it is too long; asked once. */
 static uint64_t tick(void) {
     static _Atomic uint64_t known;
@@ -62,20 +56,4 @@ uint64_t mp_coarse_ns(void) {
     if (error == UINT64_MAX) return (uint64_t)mp_now_ns();
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec + error;
-}
-
-bool mp_signal_take(int signal, void (*handler)(int)) {
-    struct sigaction now, ours = {.sa_handler = handler,
-                                  .sa_flags = SA_RESTART};
-    sigemptyset(&ours.sa_mask);
-    if (sigaction(signal, NULL, &now) < 0) return false;
-    if (now.sa_flags & SA_SIGINFO ||
-        (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN &&
-         now.sa_handler != handler))
-        return false;
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal);
-    return sigaction(signal, &ours, NULL) == 0 &&
-           pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0;
 }

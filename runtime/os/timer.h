@@ -25,17 +25,8 @@ void mp_timer_set(mp_timer *timer, uint64_t ns);
 /* Harmless twice. */
 void mp_timer_close(mp_timer *timer);
 
-/* The kernel's number of the calling thread, and a signal to such a thread of
-   this process; to one that ended: nothing. */
-uint32_t mp_thread_number(void);
-void mp_thread_signal(uint32_t thread, int signal);
-
 /* Nanoseconds of CLOCK_MONOTONIC, to a tick of the kernel's where that is
    short: rather too late than too early, unless the tick is late. */
 uint64_t mp_coarse_ns(void);
-
-/* A signal's handler for this process, which restarts system calls. False:
-   somebody else has one. */
-bool mp_signal_take(int signal, void (*handler)(int));
 
 #endif

@@ -272,10 +272,7 @@ void mp_pool_resize(mp_pool_shm *pool, uint32_t workers) {
     wake_all(pool);
 }
 
-void mp_pool_stir(mp_pool_shm *pool, mp_proc *crew) {
-    (void)pool;
-    mp_proc_signal(crew, SIGTERM);
-}
+void mp_pool_stir(mp_proc *crew) { mp_proc_signal(crew, SIGTERM); }
 
 void mp_worker_left(mp_pool_shm *pool, uint32_t index, mp_ref message) {
     mp_ref node = mp_alloc(sizeof(mp_left_shm));

@@ -278,8 +278,8 @@ uint32_t mp_pool_places(const mp_pool_shm *pool);
    has done what it has. */
 void mp_pool_resize(mp_pool_shm *pool, uint32_t workers);
 
-/* Tells the crew to look at the pool now. */
-void mp_pool_stir(mp_pool_shm *pool, mp_proc *crew);
+/* Tells the crew to look at its pool now. */
+void mp_pool_stir(mp_proc *crew);
 mp_worker_shm *mp_pool_worker(mp_pool_shm *pool, uint32_t index);
 
 /* No more jobs; workers end when all is done. */

@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#include "os/timer.h"
+#include "os/threads.h"
 #include "proc/family.h"
 #include "work/pool_shm.h"
 
@@ -67,7 +67,7 @@ void mp_team_ask(mp_pool_shm *pool, mp_ref job) {
     for (uint32_t i = 0; i < mp_pool_all_places(pool); i++) {
         mp_worker_shm *w = &pool->worker[i];
         if (mp_get(&w->claim.job) == job)
-            mp_thread_signal(atomic_load(&w->thread), SIGURG);
+            mp_threads_signal(atomic_load(&w->thread), SIGURG);
     }
 }
 

@@ -1,7 +1,6 @@
 /* What is asked of a pool's jobs beyond their items: that they are run again,
    in time, or not at all. Killer, victim and peers as in pool_regions.c. Each
    item has a result in the end, however often it was run. */
-#include "os/timer.h"
 #include "pool_tools.h"
 
 SPEC_PREPARE { prepare_pools(); }

@@ -71,7 +71,7 @@ static mp_job_shm *add_with(fixture *f, mp_controls with, uint64_t chunk) {
                         .with = with};
     mp_job_shm *j;
     CHECK_OK(mp_pool_add(f->pool, &what, &j));
-    if (mp_job_is_urgent(f->pool, j)) mp_pool_stir(f->pool, &f->crew);
+    if (mp_job_is_urgent(f->pool, j)) mp_pool_stir(&f->crew);
     mp_job_feed(f->pool, j, COUNT);
     return j;
 }
@@ -151,7 +151,7 @@ SPEC("pool: who runs an item of a cancelled job is killed") {
     while (shared->seen == 0 && !mp_deadline_passed(deadline)) spec_pause();
     uint32_t pid = atomic_load(&mp_pool_worker(f.pool, 0)->pid);
     CHECK(mp_job_cancel(f.pool, j, MP_JOB_CANCELLED, 0));
-    mp_pool_stir(f.pool, &f.crew);
+    mp_pool_stir(&f.crew);
     j = add_with(&f, (mp_controls){0}, 10);
     await_end(&f, j);
     CHECK_EQ(check_items(j), NUMBER);
@@ -189,7 +189,7 @@ SPEC("pool: grows and shrinks as it is told") {
     for (int i = 0; i < 3; i++) {
         mp_deadline deadline = mp_deadline_in(10);
         mp_pool_resize(f.pool, sizes[i]);
-        mp_pool_stir(f.pool, &f.crew);
+        mp_pool_stir(&f.crew);
         while (count_ready(&f) != sizes[i]) {
             CHECK(!mp_deadline_passed(deadline));
             spec_pause();
