@@ -190,18 +190,19 @@ describe("a manager's server, for its own", function()
     it("MAN-24 lets go what a process held that was killed", function()
         local m <close> = Served()
         m:start()
-        local q = m:queue()
+        local q, all = m:queue(), mp.Event()
         local p <close> = mp.Process{target = function()
             for _ = 1, 10 do
                 q:put(m:list())
             end
             q:get_many(10)
+            all:set()
             q:get() -- for ever
         end}
         p:start()
+        assert.is_true(all:wait(20))
         helper.eventually(function()
-            return m:_number_of_objects() >= 2
-                and q:qsize() == 0 and q:empty()
+            return helper.read("/proc/" .. p.pid .. "/stat"):match("%) S")
         end)
         p:kill()
         p:join()
