@@ -51,6 +51,7 @@ static const char CHILDREN, SENTINEL;
 
 static void end_process(void) {
     mp_family_end(NULL);
+    mp_start_join(); /* one that has ended may still make a state */
     mp_segment_end();
     mp_tempdir_remove();
 }
