@@ -65,7 +65,12 @@ int listener_pollfd(lua_State *L, int idx);
 int connection_hold(lua_State *L, const pack_handle *handles, size_t n);
 void connection_held(lua_State *L);
 
-/* The methods of values (connection_value.c). */
+/* The methods of bytes (connection_bytes.c) and of values
+   (connection_value.c). */
+int connection_send_bytes(lua_State *L);
+int connection_try_send_bytes(lua_State *L);
+int connection_recv_bytes(lua_State *L);
+int connection_recv_into(lua_State *L);
 int connection_send_value(lua_State *L);
 int connection_recv_value(lua_State *L);
 int connection_try_recv(lua_State *L);
