@@ -126,3 +126,20 @@ describe("a shared object", function()
         end)
     end
 end)
+
+describe("a process", function()
+    it("may be joined and closed by a hook while it is joined", function()
+        helper.finish(start(function()
+            local p = start(function() mp.sleep(60) end)
+            debug.sethook(function()
+                if debug.getinfo(2, "S").source == "return" then
+                    debug.sethook()
+                    p:kill()
+                    p:join()
+                    p:close()
+                end
+            end, "c")
+            assert(p:join())
+        end))
+    end)
+end)

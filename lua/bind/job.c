@@ -17,6 +17,15 @@ job_ud *job_check(lua_State *L, const char *fn) {
     return j;
 }
 
+/* The same, whose results are asked for: by its own input they cannot be. */
+static job_ud *check_fed(lua_State *L, const char *fn) {
+    job_ud *j = job_check(L, fn);
+    if (j->feeding)
+        bind_error(L, "StateError", "%s: called by the input of the same call",
+                   fn);
+    return j;
+}
+
 /* The job is not needed any more. */
 void job_give_up(job_ud *j, unsigned how) {
     bool mine = job_usable(j) && bind_pool_mine(j->pool);
@@ -122,7 +131,8 @@ static int take_next(lua_State *L, job_ud *j, int self, mp_deadline deadline) {
 /* The common case of the next result in order, without a detour: it is
    there, it is a number, and the input needs no feeding yet. */
 static bool take_number(lua_State *L, job_ud *j) {
-    if (j->low >= j->quick || !job_usable(j) || !bind_pool_mine(j->pool))
+    if (j->low >= j->quick || j->feeding || !job_usable(j) ||
+        !bind_pool_mine(j->pool))
         return false;
     uint64_t at = j->low & (j->window - 1);
     uint64_t mark =
@@ -144,13 +154,13 @@ static bool take_number(lua_State *L, job_ud *j) {
 static int job_call(lua_State *L) {
     job_ud *j = (job_ud *)bind_is(L, 1, &bind_job_class);
     if (j && take_number(L, j)) return 2;
-    j = job_check(L, "imap");
+    j = check_fed(L, "imap");
     lua_settop(L, 1);
     return take_next(L, j, 1, MP_FOREVER);
 }
 
 static int job_next(lua_State *L) {
-    job_ud *j = job_check(L, "next");
+    job_ud *j = check_fed(L, "next");
     mp_deadline deadline = bind_deadline(L, 2, "next");
     lua_settop(L, 1);
     return take_next(L, j, 1, deadline);
@@ -260,7 +270,7 @@ static int take_one(lua_State *L, job_ud *j, mp_deadline deadline) {
 
 /* take(job) -> true, values... or false, error: of an apply's one item. */
 static int job_take(lua_State *L) {
-    job_ud *j = job_check(L, "apply");
+    job_ud *j = check_fed(L, "apply");
     lua_settop(L, 1);
     if (!job_usable(j)) bind_pool_stopped(L, j->pool);
     int n = take_one(L, j, MP_FOREVER);
@@ -272,7 +282,7 @@ static int job_take(lua_State *L) {
    the same one. What was taken cannot be taken again, so the list is made
    here, where an interrupt cannot end us half-way. */
 static int job_outcome(lua_State *L) {
-    job_ud *j = job_check(L, "get");
+    job_ud *j = check_fed(L, "get");
     mp_deadline deadline = bind_deadline(L, 2, "get");
     bool single = lua_toboolean(L, 3), errors_too = lua_toboolean(L, 4);
     lua_settop(L, 1);
@@ -298,7 +308,7 @@ static int job_outcome(lua_State *L) {
 
 /* wait(job, deadline) -> boolean: is everything done? */
 static int job_wait(lua_State *L) {
-    job_ud *j = job_check(L, "wait");
+    job_ud *j = check_fed(L, "wait");
     mp_deadline deadline = bind_deadline(L, 2, "wait");
     lua_settop(L, 1);
     bool in_time = true;
@@ -332,7 +342,7 @@ static int job_announce(lua_State *L) {
 /* stash(job) -> boolean: takes what is there, draws more input, and says
    whether there is still some to come. */
 static int job_stash(lua_State *L) {
-    job_ud *j = job_check(L, "join");
+    job_ud *j = check_fed(L, "join");
     lua_settop(L, 1);
     bool more = job_usable(j) && !j->input_over &&
                 mp_pool_state(pool_of(j->pool)) < MP_POOL_TERMINATE;

@@ -33,6 +33,7 @@ typedef struct job_ud {
     mp_job_shm *job; /* NULL once given up */
     int source;
     bool ordered, input_over, released;
+    bool feeding;    /* the source is being drawn from */
     bool failed;     /* the source raised (UV_ERROR) */
     bool stopped;    /* an item's error ended the job */
     uint64_t ahead;  /* how far the input may be ahead of what was taken */
@@ -106,7 +107,6 @@ bool job_await(lua_State *L, job_ud *j, int self, uint64_t mark, uint64_t i,
 
 /* All items are taken; or the job was given up. */
 bool job_at_end(const job_ud *j);
-bool job_is_over(const job_ud *j);
 
 /* The index and tag (0: the end) of the next result, in order or as they
    come; false on timeout. Raise what a stopped pool owes. */

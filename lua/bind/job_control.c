@@ -32,7 +32,7 @@ void job_read_controls(lua_State *L, const job_ud *j, int idx,
         .level = word_field(L, idx, "level"),
         .flags = word_field(L, idx, "flags"),
         .seed = (uint64_t)integer_field(L, idx, "seed")};
-    if (!mp_pool_has_bell(pool_of(j->pool))) {
+    if (!mp_pool_has_bell(bind_pool_still(L, j->pool))) {
         with->grace_ns = UINT64_MAX;
         if (with->timeout_ns && !bind_task_signal())
             bind_error(L, "StateError", "timeout: this process handles "

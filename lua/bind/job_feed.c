@@ -142,7 +142,11 @@ void job_feed(lua_State *L, job_ud *j, int self) {
         lua_pushcfunction(L, draw_batch);
         lua_pushvalue(L, self);
         lua_getiuservalue(L, self, UV_SOURCE);
+        j->feeding = true;
+        j->pool->feeding++;
         bool failed = lua_pcall(L, 2, 0, 0) != LUA_OK;
+        j->pool->feeding--;
+        j->feeding = false;
         bool at_once = failed && bind_is_interrupted(L, -1);
         if (at_once)
             end_input(j);

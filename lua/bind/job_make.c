@@ -28,10 +28,11 @@ static void make_function(lua_State *L, job_ud *j, bool items, int n,
     bool copies = bind_pool_push_snapshot(L, 1);
     mp_ref message =
         globals_function(L, copies ? lua_gettop(L) : 0, 2, items, 3, n);
+    if (!pool_of(j->pool)) mp_free(message);
+    mp_pool_shm *pool = bind_pool_still(L, j->pool);
     int r = j->pool->guest
                 ? mp_pool_own_function(message, &spec->function)
-                : mp_pool_function(pool_of(j->pool), message,
-                                   &spec->function);
+                : mp_pool_function(pool, message, &spec->function);
     if (r < 0) bind_oserror(L, r, "cannot send the function to the workers");
     lua_pop(L, 1);
 }
@@ -83,7 +84,8 @@ static job_ud *push_job(lua_State *L, pool_ud *pool) {
 /* On failure `item` is freed: a block, or 0. */
 static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec,
                     mp_ref item) {
-    int r = mp_pool_add(pool_of(j->pool), spec, &j->job);
+    if (!pool_of(j->pool)) mp_free(item);
+    int r = mp_pool_add(bind_pool_still(L, j->pool), spec, &j->job);
     if (r < 0) {
         mp_free(item);
         bind_oserror(L, r, "cannot make the job");
@@ -100,8 +102,9 @@ static void add_job(lua_State *L, job_ud *j, const mp_job_spec *spec,
 
 static pool_ud *check_running(lua_State *L, const char *fn) {
     pool_ud *pool = bind_check_pool(L, 1, fn);
+    if (pool->guest) bind_worker_check(L);
     if (!mp_pool_has_crew(pool_of(pool))) bind_pool_restart(L, pool, 1);
-    if (bind_pool_state(pool) != MP_POOL_RUN)
+    if (!pool_of(pool) || bind_pool_state(pool) != MP_POOL_RUN)
         bind_pool_stopped(L, pool);
     return pool;
 }
@@ -205,7 +208,8 @@ static int pool_job(lua_State *L) {
     lua_pushvalue(L, 3);
     lua_setiuservalue(L, self, UV_SOURCE);
     describe_source(L, j, &spec);
-    choose_window(j, &spec, mode, most, mp_pool_workers(pool_of(pool)));
+    choose_window(j, &spec, mode, most,
+                  mp_pool_workers(bind_pool_still(L, pool)));
     make_function(L, j, any_thing_items(L, j, spec.count), things_list(L),
                   &spec);
     add_job(L, j, &spec, 0);

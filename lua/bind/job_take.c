@@ -175,9 +175,12 @@ bool job_at_end(const job_ud *j) {
 }
 
 /* Nothing is left to take. The user's code that ran while we drew items or
-   waited may have taken the rest, or given the job up. */
-bool job_is_over(const job_ud *j) {
-    return !job_usable(j) || job_at_end(j);
+   waited may have taken the rest, or given the job up; if it has closed the
+   pool, what that owes is raised. */
+static bool is_over(lua_State *L, const job_ud *j) {
+    if (!j->job || job_at_end(j)) return true;
+    bind_pool_still(L, j->pool);
+    return false;
 }
 
 /* ---- ordered: next, and all ----------------------------------------- */
@@ -188,13 +191,13 @@ bool job_next_in_order(lua_State *L, job_ud *j, int self, mp_deadline deadline,
                        uint64_t *i, unsigned *tag) {
     job_refill(L, j, self);
     *tag = 0;
-    if (job_is_over(j)) return true;
+    if (is_over(L, j)) return true;
     while (!(*tag = mp_job_result(j->job, j->low))) {
         if (mp_job_stopped(j->job)) return j->stopped = true;
         check_pool_runs(L, j, j->low);
         if (!job_await(L, j, self, next_mark(j), j->low, deadline))
             return false;
-        if (job_is_over(j)) return true;
+        if (is_over(L, j)) return true;
     }
     *i = j->low++;
     j->taken++;
@@ -229,12 +232,12 @@ bool job_next_of_any(lua_State *L, job_ud *j, int self, mp_deadline deadline,
                      uint64_t *i, unsigned *tag) {
     job_refill(L, j, self);
     *tag = 0;
-    if (job_is_over(j)) return true;
+    if (is_over(L, j)) return true;
     while (!(*tag = find_any(j, i))) {
         check_pool_runs(L, j, j->low);
         if (!job_await(L, j, self, next_mark(j), MP_JOB_OPEN, deadline))
             return false;
-        if (job_is_over(j)) return true;
+        if (is_over(L, j)) return true;
     }
     *flag(j, *i) = 1;
     j->taken++;

@@ -31,13 +31,40 @@ pool_ud *bind_check_pool(lua_State *L, int arg, const char *fn) {
     return pool;
 }
 
+mp_pool_shm *bind_pool_still(lua_State *L, const pool_ud *pool) {
+    if (!pool->object.shm) bind_pool_stopped(L, pool);
+    return pool->object.shm;
+}
+
+/* Calls f(shm), which reads messages of the pool's: code of the user's that
+   rebuilds what is in them may close the pool, and its memory is still there.
+   Pushes the one result. */
+static void push_from(lua_State *L, const pool_ud *pool, lua_CFunction f) {
+    uint32_t id = pool->object.id;
+    if (mp_object_attach(id, pool->object.gen) < 0)
+        bind_error(L, "StateError", "Pool not running");
+    int r = LUA_ERRMEM;
+    if (lua_checkstack(L, 4)) {
+        lua_pushcfunction(L, f);
+        lua_pushlightuserdata(L, pool_of(pool));
+        r = lua_pcall(L, 1, 1, 0);
+    } else {
+        lua_pushliteral(L, "stack overflow (Pool)");
+    }
+    mp_object_detach(id);
+    if (r != LUA_OK) lua_error(L);
+}
+
+static int read_reason(lua_State *L) {
+    return message_push(L, mp_pool_reason(lua_touserdata(L, 1)));
+}
+
 /* Why: the reason is what the first failing initializer left, if any did. */
 static int raise_broken(lua_State *L, const pool_ud *pool) {
-    mp_ref reason = mp_pool_reason(pool_of(pool));
-    if (!reason)
+    if (!mp_pool_reason(pool_of(pool)))
         return bind_error(L, "BrokenPool",
                           "the pool's processes ended unexpectedly");
-    message_push(L, reason);
+    push_from(L, pool, read_reason);
     lua_getfield(L, -1, "message");
     const char *text = luaL_tolstring(L, -1, NULL);
     bind_pusherror(L, "BrokenPool", "the initializer failed: %s", text);
@@ -81,7 +108,9 @@ void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
         char problem[MP_BOOT_PROBLEM] = "";
         luaL_checkstack(L, 8, NULL);
         mp_pool_clear(shm, &pool->crew);
-        if (bind_pool_start_fresh(L, pool, problem) < 0) mp_pool_break(shm);
+        int r = bind_pool_start_fresh(L, pool, problem);
+        if (!pool_of(pool)) return; /* a finalizer has closed it */
+        if (r < 0) mp_pool_break(shm);
         pool->ended = false;
         return;
     }
@@ -92,9 +121,11 @@ void bind_pool_restart(lua_State *L, pool_ud *pool, int idx) {
     find_inherited(L, start.hooks);
     bind_gc_before_fork(L);
     inherit_begin(L, lua_gettop(L));
-    mp_pool_restart(shm, &pool->crew, bind_worker_main, &start);
+    if (pool_of(pool)) { /* no finalizer has closed it */
+        mp_pool_restart(shm, &pool->crew, bind_worker_main, &start);
+        pool->ended = false;
+    }
     inherit_done();
-    pool->ended = false;
     lua_pop(L, 2);
 }
 
@@ -251,6 +282,9 @@ static int pool_join(lua_State *L) {
         lua_pushboolean(L, 1);
         return 1;
     }
+    if (pool->feeding > 0)
+        bind_error(L, "StateError", "join: called by the input of one of the "
+                                    "Pool's calls, which has not ended");
     if (pool->team) return lua_pushboolean(L, join_team(L, pool)), 1;
     int r = mp_proc_wait(&pool->crew, bind_deadline(L, 2, "join"));
     if (r == -EINTR) bind_interrupted(L);
@@ -258,7 +292,8 @@ static int pool_join(lua_State *L) {
        may have come already) is to be awaited, too. */
     if (r == 0 && pool->crew.exitcode != 0) {
         bind_pool_restart(L, pool, 1);
-        if (mp_pool_state(pool_of(pool)) < MP_POOL_TERMINATE) r = -EINTR;
+        if (pool_of(pool) && mp_pool_state(pool_of(pool)) < MP_POOL_TERMINATE)
+            r = -EINTR;
     }
     if (r == 0) {
         mp_proc_close(&pool->crew);
@@ -290,12 +325,11 @@ static int pool_mine(lua_State *L) {
 
 /* pids() -> list of the workers' process ids as of now */
 static int pool_pids(lua_State *L) {
-    pool_ud *pool = bind_check_pool(L, 1, "pids");
-    mp_pool_shm *shm = pool_of(pool);
+    const pool_ud *pool = bind_check_pool(L, 1, "pids");
     lua_newtable(L);
-    for (uint32_t i = 0; i < mp_pool_workers(shm); i++) {
+    for (uint32_t i = 0; i < mp_pool_workers(bind_pool_still(L, pool)); i++) {
         lua_pushinteger(L, (lua_Integer)atomic_load(
-                               &mp_pool_worker(shm, i)->pid));
+                               &mp_pool_worker(pool_of(pool), i)->pid));
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;
@@ -324,9 +358,9 @@ static void set_count(lua_State *L, const char *name,
     lua_setfield(L, -2, name);
 }
 
-/* counters() -> list with a table for each place that ever had a worker */
-static int pool_counters(lua_State *L) {
-    mp_pool_shm *shm = pool_of(bind_check_pool(L, 1, "stats"));
+/* (pool) -> list with a table for each place that ever had a worker */
+static int read_counters(lua_State *L) {
+    mp_pool_shm *shm = lua_touserdata(L, 1);
     uint32_t n = mp_pool_places(shm), workers = mp_pool_workers(shm);
     lua_newtable(L);
     for (uint32_t i = 0; i < n; i++) {
@@ -352,10 +386,15 @@ static int pool_counters(lua_State *L) {
     return 1;
 }
 
-/* left() -> list with n: what the workers said that left */
-static int pool_left(lua_State *L) {
-    if (is_released(L)) return lua_newtable(L), 1;
-    mp_pool_shm *shm = pool_of(check_host(L, "exit_results"));
+/* counters() -> that list */
+static int pool_counters(lua_State *L) {
+    push_from(L, bind_check_pool(L, 1, "stats"), read_counters);
+    return 1;
+}
+
+/* (pool) -> list with n: what the workers said that left */
+static int read_left(lua_State *L) {
+    mp_pool_shm *shm = lua_touserdata(L, 1);
     uint32_t index;
     mp_ref message;
     lua_Integer n = 0;
@@ -369,6 +408,13 @@ static int pool_left(lua_State *L) {
     }
     lua_pushinteger(L, n);
     lua_setfield(L, -2, "n");
+    return 1;
+}
+
+/* left() -> that list */
+static int pool_left(lua_State *L) {
+    if (is_released(L)) return lua_newtable(L), 1;
+    push_from(L, check_host(L, "exit_results"), read_left);
     return 1;
 }
 

@@ -28,6 +28,7 @@ typedef struct pool_ud {
     bool started, ended;
     bool guest;     /* of one of its workers, for a job of its own */
     bool calling;   /* callbacks run */
+    int feeding;    /* so many of its jobs draw from their input just now */
     int callbacks;  /* results with callbacks that are not finished */
 } pool_ud;
 
@@ -36,9 +37,13 @@ extern const bind_class bind_pool_class;
 /* The pool at `arg`, made by this process and not yet closed; StateError. */
 pool_ud *bind_check_pool(lua_State *L, int arg, const char *fn);
 
+/* NULL once it was closed: by what of the user's code ran meanwhile, too. */
 static inline mp_pool_shm *pool_of(const pool_ud *pool) {
     return pool->object.shm;
 }
+
+/* The same behind such code: raises what a pool that was closed owes. */
+mp_pool_shm *bind_pool_still(lua_State *L, const pool_ud *pool);
 
 /* Is the calling process the one that made it? */
 bool bind_pool_mine(const pool_ud *pool);
@@ -59,6 +64,10 @@ uint32_t bind_pool_state(const pool_ud *pool);
 int bind_pool_stopped(lua_State *L, const pool_ud *pool);
 
 void bind_job_open(lua_State *L);
+
+/* In a worker that is about to make a job for its own pool: StateError where
+   its task could not wait for it. */
+void bind_worker_check(lua_State *L);
 
 /* In a worker whose task waits for `job`, of its own pool: runs what there is
    of it, and says whether there was any. StateError where too many do. */

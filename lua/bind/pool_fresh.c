@@ -42,9 +42,13 @@ static int start_crew(lua_State *L, pool_ud *pool, mp_start *start) {
     int r = -EOWNERDEAD;
     /* It may be killed as it starts. */
     for (int i = 0; r == -EOWNERDEAD && i <= MP_POOL_RESTARTS; i++) {
-        if (i > 0) mp_pool_clear(pool_of(pool), &pool->crew);
         if (start->method->start == mp_start_server)
             start->preload = bind_boot_preload(L, 0);
+        if (!pool_of(pool)) { /* a finalizer has closed it */
+            mp_free(start->preload);
+            break;
+        }
+        if (i > 0) mp_pool_clear(pool_of(pool), &pool->crew);
         r = mp_pool_start_as(pool_of(pool), &pool->crew, start);
     }
     lua_pop(L, 1);

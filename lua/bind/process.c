@@ -309,8 +309,10 @@ static int child_join(lua_State *L) {
     if (!c->relative) return lua_pushboolean(L, 1), 1;
     mp_deadline deadline = bind_deadline(L, 2, "join");
     int r;
-    while ((r = mp_family_wait(c->relative, deadline)) == -EINTR)
+    while ((r = mp_family_wait(c->relative, deadline)) == -EINTR) {
         bind_interrupted(L);
+        if (!c->relative) return lua_pushboolean(L, 1), 1; /* by a hook */
+    }
     if (r == 0)
         note_end(L, c);
     else if (r == -ECHILD)

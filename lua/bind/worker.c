@@ -40,11 +40,24 @@ static void resume_task(lua_State *L, worker *w) {
     lua_pop(L, 1);
 }
 
-bool bind_worker_help(lua_State *L, mp_pool_shm *pool, mp_job_shm *job) {
+static worker *self(lua_State *L) {
     luaL_checkstack(L, 20, "a pool in its own worker");
     lua_rawgetp(L, LUA_REGISTRYINDEX, &worker_self);
     worker *w = lua_touserdata(L, -1);
     lua_pop(L, 1);
+    return w;
+}
+
+/* To go on, the task would need what is just being rebuilt. */
+void bind_worker_check(lua_State *L) {
+    const worker *w = self(L);
+    if (w && w->range.job && w->phase == PHASE_FUNCTION)
+        bind_error(L, "StateError", "the function of a task cannot use its "
+                                    "worker's Pool while it is rebuilt");
+}
+
+bool bind_worker_help(lua_State *L, mp_pool_shm *pool, mp_job_shm *job) {
+    worker *w = self(L);
     int guest = w && w->range.job ? mp_worker_enter(pool) : -1;
     if (guest < 0)
         bind_error(L, "StateError", "too many tasks of this Pool wait for "
