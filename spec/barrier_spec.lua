@@ -164,6 +164,62 @@ describe("Barrier", function()
         assert.equal(2, broken.value)
     end)
 
+    it("refuses a wait in its own action, which would never end", function()
+        local barrier
+        local inner, error_in_action
+        barrier = mp.Barrier(1, function()
+            inner = kind_of(barrier.wait, barrier)
+            if error_in_action then barrier:wait(5) end
+        end)
+        local _ <close> = barrier
+        -- Should it wait for itself, a hook ends that.
+        local last = mp.monotonic() + 2
+        debug.sethook(function()
+            if mp.monotonic() > last then
+                debug.sethook()
+                error("it waits for itself", 0)
+            end
+        end, "", 1)
+        local rank = barrier:wait()
+        debug.sethook()
+        assert.equal("StateError", inner)
+        assert.equal(0, rank)
+        error_in_action = true
+        assert.equal("StateError", kind_of(barrier.wait, barrier))
+        assert.is_true(barrier.broken)
+    end)
+
+    it("lets its action wait once more after a reset", function()
+        local acts, barrier = 0, nil
+        barrier = mp.Barrier(1, function()
+            acts = acts + 1
+            if acts == 1 then
+                barrier:reset()
+                assert(barrier:wait(5) == 0)
+            end
+        end)
+        local _ <close> = barrier
+        assert.equal("BrokenBarrier", kind_of(barrier.wait, barrier, 5))
+        assert.equal(2, acts)
+        assert.equal(0, barrier:wait(5))
+    end)
+
+    it("lets a child that its action starts wait for the next round",
+        function()
+        local barrier, child
+        local parent = mp.getpid()
+        barrier = mp.Barrier(1, function()
+            if mp.getpid() ~= parent then return end
+            child = helper.start(function()
+                assert(barrier:wait(10) == 0)
+            end)
+            mp.sleep(0.05)
+        end)
+        local _ <close> = barrier
+        assert.equal(0, barrier:wait(5))
+        helper.finish(child)
+    end)
+
     it("is broken by a wait that an error ends", function()
         local barrier <close> = mp.Barrier(2)
         debug.sethook(function()

@@ -16,23 +16,6 @@ local function close(object)
     debug.getmetatable(object).__close(object)
 end
 
---- The kind of what `method` raises when the collector, which works as the
---- method asks for memory, closes the object.
-local function finalized(object, method)
-    local runs = false
-    local function lie_in_wait()
-        setmetatable({}, {__gc = function()
-            if runs then close(object) else lie_in_wait() end
-        end})
-    end
-    lie_in_wait()
-    collectgarbage("incremental", 100, 1000)
-    collectgarbage() -- the next begins at once
-    runs = true
-    local ok, e = pcall(method, object)
-    return ok and "no error" or e.kind or e
-end
-
 --- Runs job(...) in a process, which it may crash: what it returned.
 local function isolated(job, ...)
     local mine, theirs = mp.Pipe()
@@ -91,7 +74,8 @@ describe("a shared object", function()
         local name, make, method, kind = table.unpack(case)
         it("may be closed by a finalizer during " .. name, function()
             assert.are.equal(kind or "StateError", isolated(function()
-                return finalized(make(), method)
+                local e = helper.close_in_call(make(), method, 0)
+                return e and (e.kind or e) or "no error"
             end))
         end)
     end

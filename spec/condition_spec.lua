@@ -208,6 +208,33 @@ describe("Condition", function()
         p:join()
     end)
 
+    it("is not made over a lock that a finalizer closes meanwhile", function()
+        -- Apart from us: it might write where the arena begins.
+        local result = helper.run({"-"}, {stdin = [[
+            local mp = require "mp"
+            for _, name in ipairs{"Lock", "RLock"} do
+                mp.Condition(mp[name]()) -- the classes are there
+                local lock, armed = mp[name](), false
+                local function lie_in_wait()
+                    setmetatable({}, {__gc = function()
+                        if armed then
+                            debug.getmetatable(lock).__close(lock)
+                        else
+                            lie_in_wait()
+                        end
+                    end})
+                end
+                lie_in_wait()
+                collectgarbage("incremental", 1, 1000, 100)
+                collectgarbage()
+                armed = true
+                print(select(2, pcall(mp.Condition, lock)))
+            end]]})
+        assert.equal("StateError: Lock is closed\n"
+            .. "StateError: RLock is closed\n", result.stdout)
+        assert.equal(0, result.code)
+    end)
+
     it("refuses misuse", function()
         local sem <close> = mp.Semaphore()
         assert.equal("TypeError", (kind_of(mp.Condition, 5)))

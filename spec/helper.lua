@@ -426,6 +426,45 @@ function M.finish(p)
     p:close()
 end
 
+--- Calls f(object), while a finalizer closes the object: in the collector's
+--- work that comes after `delay` others, each as f asks for memory.
+-- @return nil, or the error that f raised
+function M.close_in_call(object, f, delay)
+    local armed = false
+    local function lie_in_wait()
+        setmetatable({}, {__gc = function()
+            if armed and delay == 0 then
+                debug.getmetatable(object).__close(object)
+                return
+            end
+            delay = armed and delay - 1 or delay
+            lie_in_wait()
+        end})
+    end
+    lie_in_wait()
+    collectgarbage("incremental", 1, 1000, 100) -- works at each allocation
+    collectgarbage()
+    armed = true
+    local ok, e = pcall(f, object)
+    armed = false
+    return not ok and e or nil
+end
+
+--- Whenever a finalizer closes the object that f(object) works with, f raises
+--- that, unless it was done by then; the first one comes in time. (In a child:
+--- the collector is set for it, and f may crash.)
+-- @param expected string of the error
+function M.closed_in(make, f, expected)
+    M.finish(M.start(function()
+        pcall(f, make()) -- loads what it needs
+        for delay = 0, 30 do
+            local e = M.close_in_call(make(), f, delay)
+            assert.are.equal(expected, e and tostring(e)
+                or delay > 0 and expected)
+        end
+    end))
+end
+
 --- Runs f(...) in `n` children at the same time; each must end well.
 function M.run_processes(n, f, ...)
     local list = {}

@@ -219,6 +219,51 @@ describe("manager list", function()
         assert.are.equal(7, calls)
     end)
 
+    it("does not sort for ever what sorting changes", function()
+        local function refused(change, options)
+            local l = manager:list{3, 1, 2}
+            local calls = 0
+            local function changed(f)
+                return function(a, b)
+                    calls = calls + 1
+                    if calls > 1e6 then error("for ever", 0) end
+                    change(l)
+                    return f(a, b)
+                end
+            end
+            for name, f in pairs(options) do options[name] = changed(f) end
+            assert.are.equal("sort: the list was modified during sort",
+                failure("ValueError", l.sort, l, options))
+        end
+        local function before(a, b) return a < b end
+        local function same(x) return x end
+        refused(function(l) l:append(1) end, {cmp = before})
+        refused(function(l) l:append(1) end, {key = same})
+        refused(function(l) l[1] = l[1] end, {cmp = before, key = same})
+    end)
+
+    it("sorts what another process changes all the time, for a while",
+        function()
+        local l, up = manager:list(mp.range(300, 1, -1)), mp.Event()
+        local p = helper.start(function()
+            local last = mp.monotonic() + 0.3
+            while mp.monotonic() < last do
+                l:append(l:pop())
+                up:set()
+            end
+        end)
+        assert.is_true(up:wait(10))
+        l:sort{key = function(x)
+            -- So long that a round is never left alone.
+            mp.sleep(0.0001)
+            return x
+        end}
+        helper.finish(p)
+        l:sort()
+        assert.are.same(manager:list(mp.range(2, 301)):totable(),
+            l:totable())
+    end)
+
     it("MAN-13 turns round, slices, splices", function()
         local l = manager:list{1, 2, 3, 4}
         l:reverse()

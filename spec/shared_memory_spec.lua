@@ -302,6 +302,23 @@ describe("shared_memory: its bytes", function()
 end)
 
 describe("shared_memory: closing", function()
+    it("is told to who reads or writes when a finalizer does it", function()
+        local s <close> = SharedMemory{create = true, size = 1 << 20}
+        finally(function() s:unlink() end)
+        local array = mp.Array("B", 1 << 20)
+        local function buffer()
+            return SharedMemory(s.name).buf
+        end
+        for _, f in ipairs{
+            function(buf) buf:read() end,
+            function(buf) buf:slice(1, 10000) end,
+            function(buf) buf:set(1, array) end,
+        } do
+            helper.closed_in(buffer, f,
+                "StateError: SharedMemoryBuffer is closed")
+        end
+    end)
+
     it("SHM-04 T-M-05 views end with it; again is no error", function()
         local s = scratch()
         local b = s.buf

@@ -465,6 +465,15 @@ describe("wait, of many", function()
         assert.is_true(late[N // 4] < 0.001, late[N // 4])
     end)
 
+    it("tells what a finalizer closes meanwhile", function()
+        local function wait(object)
+            mp.wait({object}, 0)
+        end
+        helper.closed_in(mp.Queue, wait, "StateError: wait: Queue is closed")
+        helper.closed_in(mp.Event, wait, "StateError: wait: Event is closed")
+        helper.closed_in(mp.Pipe, wait, "OSError: wait: handle is closed")
+    end)
+
     it("is interrupted when its thread is asked to end", function()
         local q <close> = mp.Queue()
         local p = mp.get_context("thread").Process{target = function()

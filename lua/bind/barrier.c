@@ -33,28 +33,76 @@ static int act(lua_State *L) {
     return 0;
 }
 
+/* An action that is running, in the frame of the wait that called it. The
+   registry knows the innermost one of this state, under the address of
+   `acting`.
+   node   of the wait, which the wait takes out of the list
+   tag    who runs it: a child that it forks has a copy of all this */
+typedef struct running {
+    const struct running *outer;
+    const mp_barrier_shm *barrier;
+    mp_ref node;
+    uint32_t tag;
+} running;
+
+static const char acting = 0;
+
+static const running *innermost(lua_State *L) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &acting);
+    const running *action = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return action;
+}
+
+/* Never raises: the key has been there since bind_barrier_open. */
+static void set_innermost(lua_State *L, const running *action) {
+    lua_pushlightuserdata(L, (void *)(uintptr_t)action);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &acting);
+}
+
+/* Will the turn of those before not end before this call returns? Not so if
+   somebody has reset the barrier under its action: then others may act. */
+static bool is_own_turn(lua_State *L, const mp_barrier_shm *barrier) {
+    const running *a = innermost(L);
+    for (; a && a->tag == mp_me->tag; a = a->outer)
+        if (a->barrier == barrier &&
+            atomic_load(&mp_waiter_at(a->node)->state) == MP_WAITER_WAITING)
+            return true;
+    return false;
+}
+
+static bool call_action(lua_State *L, const mp_barrier_shm *barrier,
+                        mp_ref node) {
+    running action = {innermost(L), barrier, node, mp_me->tag};
+    set_innermost(L, &action);
+    lua_pushcfunction(L, act);
+    lua_pushvalue(L, 1);
+    bool ok = lua_pcall(L, 1, 0, 0) == LUA_OK;
+    set_innermost(L, action.outer);
+    return ok;
+}
+
 /* The last one's part; false: the action raised, its error is pushed. */
 static bool trip(lua_State *L, mp_barrier_shm *barrier, mp_ref node) {
-    if (atomic_load(&barrier->action)) {
-        lua_pushcfunction(L, act);
-        lua_pushvalue(L, 1);
-        if (lua_pcall(L, 1, 0, 0) != LUA_OK) return false;
-    }
+    if (atomic_load(&barrier->action) && !call_action(L, barrier, node))
+        return false;
     mp_barrier_trip(barrier, node);
     return true;
 }
 
-/* As mp_barrier_arrive, after the turn of those before; -EINTR: an error was
-   raised meanwhile and is pushed. */
+/* As mp_barrier_arrive, after the turn of those before; -EDEADLK: that is the
+   caller's own; -EINTR: an error was raised meanwhile and is pushed. */
 static int arrive(lua_State *L, mp_barrier_shm *barrier, mp_ref *node) {
     int r;
-    while ((r = mp_barrier_arrive(barrier, node)) == -EAGAIN)
+    while ((r = mp_barrier_arrive(barrier, node)) == -EAGAIN) {
+        if (is_own_turn(L, barrier)) return -EDEADLK;
         while (mp_barrier_wait_turn(barrier) == -EINTR)
             if (bind_interrupted_caught(L)) return -EINTR;
+    }
     return r;
 }
 
-/* The rank, -EPIPE, -ENOMEM, or -EINTR as arrive. */
+/* The rank, -EPIPE, -ENOMEM, or -EDEADLK, -EINTR as arrive. */
 static int64_t pass(lua_State *L, mp_barrier_shm *barrier,
                     mp_deadline deadline) {
     mp_ref node;
@@ -89,6 +137,9 @@ static int barrier_wait(lua_State *L) {
     if (rank == -EINTR) lua_error(L);
     if (rank == -EPIPE)
         bind_error(L, "BrokenBarrier", "the barrier is broken");
+    if (rank == -EDEADLK)
+        bind_error(L, "StateError",
+                   "wait: called by the barrier's own action");
     if (rank < 0) bind_oserror(L, (int)rank, "wait");
     lua_pushinteger(L, rank);
     return 1;
@@ -195,6 +246,7 @@ static int new_barrier(lua_State *L) {
 void bind_barrier_open(lua_State *L) {
     mp_barrier_open();
     bind_class_open(&barrier_class);
+    set_innermost(L, NULL);
     lua_pushcfunction(L, new_barrier);
     lua_setfield(L, -2, "Barrier");
 }

@@ -39,6 +39,10 @@ int cells_type(lua_State *L, int arg, const char *fn) {
     return type;
 }
 
+static void fail_lock(lua_State *L, const char *fn) {
+    bind_error(L, "StateError", "%s: lock is closed", fn);
+}
+
 mp_guard cells_guard(lua_State *L, int arg, const char *fn) {
     bool recursive;
     if (lua_isnoneornil(L, arg) || lua_isboolean(L, arg))
@@ -49,7 +53,7 @@ mp_guard cells_guard(lua_State *L, int arg, const char *fn) {
     const bind_object *lock = bind_test_lock(L, arg, &recursive);
     if (!lock)
         bind_argerror(L, fn, arg, "lock", "Lock, RLock or boolean");
-    if (!lock->shm) bind_error(L, "StateError", "%s: lock is closed", fn);
+    if (!lock->shm) fail_lock(L, fn);
     return (mp_guard){recursive ? MP_GUARD_RLOCK : MP_GUARD_LOCK, lock->id,
                       lock->gen, lock->aux};
 }
@@ -73,6 +77,7 @@ static int create(const bind_class *class, int type, uint64_t length,
                            &o->gen);
 }
 
+/* A finalizer that runs on the way may close the lock of `guard`. */
 mp_array_shm *cells_new(lua_State *L, const bind_class *class, int type,
                         uint64_t length, const mp_guard *guard) {
     bind_object *o = bind_new(L, class, sizeof *o);
@@ -81,6 +86,7 @@ mp_array_shm *cells_new(lua_State *L, const bind_class *class, int type,
         lua_gc(L, LUA_GCCOLLECT);
         r = create(class, type, length, guard, o);
     }
+    if (r == -ENOENT) fail_lock(L, class->name);
     if (r < 0) {
         const char *what = lua_pushfstring(
             L, "%s of %I cells '%c'", class->name, (lua_Integer)length,

@@ -90,7 +90,8 @@ int cells_type(lua_State *L, int arg, const char *fn);
 /* The lock option at `arg`: nil or true, false, a Lock or RLock. */
 mp_guard cells_guard(lua_State *L, int arg, const char *fn);
 
-/* Pushes a new object of `class`, zeroed; raises OSError. */
+/* Pushes a new object of `class`, zeroed; raises OSError, and StateError when
+   the lock of `guard` has been closed. */
 mp_array_shm *cells_new(lua_State *L, const bind_class *class, int type,
                         uint64_t length, const mp_guard *guard);
 

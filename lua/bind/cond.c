@@ -192,13 +192,17 @@ static const bind_class cond_class = {.name = "Condition",
                                       .methods = methods,
                                       .meta = meta};
 
+static void check_lock_open(lua_State *L, const bind_object *lock) {
+    if (!lock->shm)
+        bind_error(L, "StateError", "%s is closed", lock->class->name);
+}
+
 /* The lock at index 1, or NULL for one of the condition's own. */
 static const bind_object *given_lock(lua_State *L, bool *recursive) {
     if (lua_isnoneornil(L, 1)) return NULL;
     const bind_object *lock = bind_test_lock(L, 1, recursive);
     if (!lock) bind_argerror(L, "Condition", 1, "lock", "Lock or RLock");
-    if (!lock->shm)
-        bind_error(L, "StateError", "%s is closed", lock->class->name);
+    check_lock_open(L, lock);
     return lock;
 }
 
@@ -208,6 +212,7 @@ static int new_cond(lua_State *L) {
     const bind_object *lock = given_lock(L, &recursive);
     bind_open_runtime(L);
     bind_object *o = bind_new(L, &cond_class, sizeof *o);
+    if (lock) check_lock_open(L, lock); /* a finalizer may have run */
     uint32_t id, gen;
     int r = mp_cond_create(lock ? lock->id : 0, lock ? lock->shm : NULL,
                            recursive, &id, &gen);

@@ -257,6 +257,16 @@ static bind_object *list(lua_State *L) {
     return o;
 }
 
+/* generation(list): that of a snapshot, if nobody has changed it since. What
+   this thread has changed itself counts; of others, it may come late. */
+static int many_generation(lua_State *L) {
+    const mp_table_shm *t = container_table(L, list(L));
+    uint64_t generation =
+        atomic_load_explicit(&t->changes, memory_order_relaxed);
+    lua_pushinteger(L, (lua_Integer)generation);
+    return 1;
+}
+
 /* reverse(list) */
 static int many_reverse(lua_State *L) {
     const bind_object *o = list(L);
@@ -463,13 +473,14 @@ static int many_write(lua_State *L) {
 void container_many_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"add", many_add},           {"count", many_count},
-        {"find", many_find},         {"identity", many_identity},
-        {"integer", many_integer},   {"is_closed", many_is_closed},
-        {"key", many_key},           {"kind", many_kind},
-        {"new", many_new},           {"permute", many_permute},
-        {"read", many_read},         {"replace", many_replace},
-        {"reverse", many_reverse},   {"snapshot", many_snapshot},
-        {"take_out", many_take_out}, {"value", many_value},
-        {"write", many_write},       {NULL, NULL}};
+        {"find", many_find},         {"generation", many_generation},
+        {"identity", many_identity}, {"integer", many_integer},
+        {"is_closed", many_is_closed}, {"key", many_key},
+        {"kind", many_kind},         {"new", many_new},
+        {"permute", many_permute},   {"read", many_read},
+        {"replace", many_replace},   {"reverse", many_reverse},
+        {"snapshot", many_snapshot}, {"take_out", many_take_out},
+        {"value", many_value},       {"write", many_write},
+        {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
 }

@@ -24,16 +24,19 @@ static int cut_short(lua_State *L, const char *fn) {
     return bind_oserror(L, -EIO, lua_tostring(L, -1));
 }
 
-/* Reads or writes all n bytes at `offset`, or raises. */
-static void get(lua_State *L, const shm_buffer *b, const char *fn,
-                uint64_t offset, void *bytes, size_t n) {
+/* Read or write all n bytes at `offset` of the buffer at index 1, or raise.
+   They look at it again: a finalizer may have closed it meanwhile. */
+static void get(lua_State *L, const char *fn, uint64_t offset, void *bytes,
+                size_t n) {
+    const shm_buffer *b = self(L);
     ssize_t r = mp_shm_read(b->fd, offset, bytes, n);
     if (r < 0) bind_oserror(L, (int)r, fn);
     if ((size_t)r < n) cut_short(L, fn);
 }
 
-static void put(lua_State *L, const shm_buffer *b, const char *fn,
-                uint64_t offset, const void *bytes, size_t n) {
+static void put(lua_State *L, const char *fn, uint64_t offset,
+                const void *bytes, size_t n) {
+    const shm_buffer *b = self(L);
     ssize_t r = mp_shm_write(b->fd, offset, bytes, n);
     if (r < 0) bind_oserror(L, (int)r, fn);
     if ((size_t)r < n) cut_short(L, fn);
@@ -106,7 +109,7 @@ static int buffer_index(lua_State *L) {
         lua_pushnil(L);
         return 1;
     }
-    get(L, b, "index", i, &byte, 1);
+    get(L, "index", i, &byte, 1);
     lua_pushinteger(L, byte);
     return 1;
 }
@@ -119,7 +122,7 @@ static int buffer_newindex(lua_State *L) {
                           "by number", shm_buffer_class.name);
     if (!place(L, b, &i)) return refuse_index(L, b);
     unsigned char byte = (unsigned char)cells_word(L, 3, MP_CELL_B);
-    put(L, b, "assignment", i, &byte, 1);
+    put(L, "assignment", i, &byte, 1);
     return 0;
 }
 
@@ -134,7 +137,7 @@ static int buffer_next(lua_State *L) {
     lua_Integer i = luaL_checkinteger(L, 2);
     unsigned char byte;
     if (i < 0 || (uint64_t)i >= b->size) return 0;
-    get(L, b, "pairs", (uint64_t)i, &byte, 1);
+    get(L, "pairs", (uint64_t)i, &byte, 1);
     lua_pushinteger(L, i + 1);
     lua_pushinteger(L, byte);
     return 2;
@@ -159,7 +162,7 @@ static int buffer_read(lua_State *L) {
     luaL_Buffer text;
     check_range(L, b, "read", offset, n);
     void *bytes = luaL_buffinitsize(L, &text, (size_t)n);
-    get(L, b, "read", (uint64_t)offset, bytes, (size_t)n);
+    get(L, "read", (uint64_t)offset, bytes, (size_t)n);
     luaL_pushresultsize(&text, (size_t)n);
     return 1;
 }
@@ -173,7 +176,7 @@ static int buffer_write(lua_State *L) {
         return bind_argerror(L, "write", 3, "bytes", "string");
     const char *bytes = lua_tolstring(L, 3, &n);
     check_range(L, b, "write", offset, (lua_Integer)n);
-    put(L, b, "write", (uint64_t)offset, bytes, n);
+    put(L, "write", (uint64_t)offset, bytes, n);
     return 0;
 }
 
@@ -182,7 +185,7 @@ static int buffer_slice(lua_State *L) {
     const shm_buffer *b = self(L);
     uint64_t n, first = bounds(L, 2, b, "slice", &n);
     unsigned char *bytes = lua_newuserdatauv(L, n, 0);
-    get(L, b, "slice", first, bytes, n);
+    get(L, "slice", first, bytes, n);
     lua_createtable(L, n > INT32_MAX ? INT32_MAX : (int)n, 0);
     for (uint64_t i = 0; i < n; i++) {
         lua_pushinteger(L, bytes[i]);
@@ -204,7 +207,7 @@ static int buffer_set(lua_State *L) {
         return bind_error(L, "IndexError",
                           "set: %I bytes do not fit at %I (1 to %I)",
                           (lua_Integer)n, i, (lua_Integer)b->size);
-    put(L, b, "set", (uint64_t)i - 1, bytes, n);
+    put(L, "set", (uint64_t)i - 1, bytes, n);
     return 0;
 }
 
@@ -215,7 +218,7 @@ static int buffer_fill(lua_State *L) {
     memset(bytes, (unsigned char)cells_word(L, 2, MP_CELL_B), CHUNK);
     uint64_t n, at = bounds(L, 3, b, "fill", &n);
     for (uint64_t end = at + n; at < end; at += CHUNK)
-        put(L, b, "fill", at, bytes, end - at < CHUNK ? end - at : CHUNK);
+        put(L, "fill", at, bytes, end - at < CHUNK ? end - at : CHUNK);
     return 0;
 }
 

@@ -71,10 +71,43 @@ static void *scratch(lua_State *L, size_t n, size_t size) {
     return lua_newuserdatauv(L, n * size, 0);
 }
 
-static void add_fd(lua_State *L, waiting *w, int item) {
-    lua_Integer fd = lua_tointeger(L, -1);
-    w->fds[w->n] = (struct pollfd){.fd = (int)fd, .events = POLLIN};
+static void add_fd(waiting *w, int fd, int item) {
+    w->fds[w->n] = (struct pollfd){.fd = fd, .events = POLLIN};
     w->fd_at[w->n++] = item;
+}
+
+/* Raises, if the value at `idx` is something to wait for that is closed. */
+static void refuse_closed(lua_State *L, int idx) {
+    const bind_object *o = bind_test(L, idx);
+    if (o && !o->shm &&
+        (o->class->type == MP_TYPE_QUEUE || o->class->type == MP_TYPE_EVENT))
+        bind_error(L, "StateError", "wait: %s is closed", o->class->name);
+}
+
+/* The descriptor of the connection or listener at `idx`, -1: it is neither.
+   Raises of what is closed, and of a connection that cannot be read. */
+static int pollfd_of(lua_State *L, int idx) {
+    int fd = connection_pollfd(L, idx);
+    if (fd == -2) bind_error(L, "OSError", "wait: handle is closed");
+    if (fd == -3) bind_error(L, "OSError", "wait: connection is write-only");
+    return fd;
+}
+
+/* Adds the value on top, item `i`. A finalizer may have closed it since it was
+   found to be something to wait for. */
+static void add(lua_State *L, waiting *w, int i) {
+    int top = lua_gettop(L), fd = -1;
+    if (lua_isinteger(L, top))
+        add_fd(w, (int)lua_tointeger(L, top), i);
+    else if ((fd = pollfd_of(L, top)) >= 0)
+        add_fd(w, fd, i);
+    else if (thing_of(L, top, &w->things[w->m]))
+        w->thing_at[w->m++] = i;
+    else {
+        refuse_closed(L, top);
+        bind_error(L, "TypeError", "wait: item %d is a %s", i,
+                   luaL_typename(L, top));
+    }
 }
 
 /* Fills *w from the list at 1, of `count` items. */
@@ -86,20 +119,13 @@ static void gather(lua_State *L, waiting *w, int count) {
     w->thing_at = scratch(L, most, sizeof *w->thing_at);
     for (int i = 1; i <= count; i++) {
         lua_rawgeti(L, 1, i);
-        if (lua_isinteger(L, -1)) {
-            add_fd(L, w, i);
-        } else if (thing_of(L, lua_gettop(L), &w->things[w->m])) {
-            w->thing_at[w->m++] = i;
-        } else {
-            bind_error(L, "TypeError", "wait: item %d is a %s", i,
-                       luaL_typename(L, -1));
-        }
+        add(L, w, i);
         lua_pop(L, 1);
     }
 }
 
-/* A hook that ran may have closed what we wait for: of a descriptor the kernel
-   tells. */
+/* A hook that ran, or what starts a pool's workers, may have closed what we
+   wait for: of a descriptor the kernel tells. */
 static void check_open(lua_State *L, const waiting *w) {
     for (size_t i = 0; i < w->m; i++) {
         const bind_object *o = w->things[i].of;
@@ -140,7 +166,7 @@ static void push_ready(lua_State *L, const waiting *w) {
 
 /* wait(list, timeout) -> table: number of each item that is ready -> true;
    false: that is no open descriptor. The list holds descriptors as integers,
-   queues, events, jobs. nil: the time is up */
+   connections, listeners, queues, events, jobs. nil: the time is up */
 static int core_wait(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     mp_deadline deadline = bind_deadline(L, 2, "wait");
@@ -152,10 +178,10 @@ static int core_wait(lua_State *L) {
     int r;
     for (;;) {
         tend_jobs(L, &w);
+        check_open(L, &w);
         r = mp_bell_wait(w.fds, w.n, w.things, w.m, deadline);
         if (r != -EINTR) break;
         bind_interrupted(L);
-        check_open(L, &w);
     }
     if (r == -ETIMEDOUT) return 0;
     if (r < 0) bind_oserror(L, r, "wait");
@@ -164,27 +190,16 @@ static int core_wait(lua_State *L) {
 }
 
 /* waitable(value, job) -> what wait takes for it: a queue, event or (if `job`)
-   job itself, the descriptor of a connection or listener; nil: none of these.
+   job itself, a connection or listener; nil: none of these.
    Raises of what is closed, and of a connection that cannot be read. */
 static int core_waitable(lua_State *L) {
     mp_bell_thing thing;
     bool job = lua_toboolean(L, 2);
     lua_settop(L, 1);
-    int fd = connection_pollfd(L, 1);
-    if (fd == -2)
-        bind_error(L, "OSError", "wait: handle is closed");
-    else if (fd == -3)
-        bind_error(L, "OSError", "wait: connection is write-only");
-    if (fd >= 0) {
-        lua_pushinteger(L, fd);
-        return 1;
-    }
+    if (pollfd_of(L, 1) >= 0) return 1;
     if (thing_of(L, 1, &thing) && (job || thing.ready != job_ready))
         return 1;
-    const bind_object *o = bind_test(L, 1);
-    if (o && !o->shm &&
-        (o->class->type == MP_TYPE_QUEUE || o->class->type == MP_TYPE_EVENT))
-        bind_error(L, "StateError", "wait: %s is closed", o->class->name);
+    refuse_closed(L, 1);
     return 0;
 }
 

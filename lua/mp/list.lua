@@ -165,29 +165,31 @@ local function sort_values(n, before)
     error(result, 0)
 end
 
---- The order in which the values stand when they are sorted.
-local function order_of(values, n, options)
+--- The order in which the values stand when they are sorted. `watched` makes
+-- of each function that it calls another one.
+local function order_of(values, n, options, watched)
     local cmp, key = options.cmp, options.key
     if key then
+        key = watched(key)
         for i = 1, n do
             values[i] = key(values[i])
         end
     end
     if options.reverse then
-        return sort_values(n, function(a, b)
+        return sort_values(n, watched(function(a, b)
             if cmp then
                 return cmp(values[b], values[a])
             end
             return values[b] < values[a]
-        end)
+        end))
     elseif cmp then
-        return merge_sort(n, function(a, b)
+        return merge_sort(n, watched(function(a, b)
             return cmp(values[a], values[b])
-        end)
+        end))
     end
-    return sort_values(n, function(a, b)
+    return sort_values(n, watched(function(a, b)
         return values[a] < values[b]
-    end)
+    end))
 end
 
 local SORT_OPTIONS <const> = {cmp = true, key = true, reverse = true}
@@ -207,19 +209,82 @@ local function sort_options(given)
     return given
 end
 
+-- How often a sort is begun again before it asks who changes the list; and
+-- after how many calls such a round looks if it has: each would be costly,
+-- and what takes longer is disturbed more often.
+local ROUNDS <const>, CALLS <const> = 100, 16
+
+local CHANGED <const> = {} -- the error that ends a round
+
+local function unwatched(f)
+    return f
+end
+
+--- Sorts once; false: the list was changed meanwhile. In a round that is
+-- `careful` this ends it soon: were every call of cmp to append an item, a few
+-- whole rounds would already fill the memory.
+local function sort_once(self, options, careful)
+    local values, n, _, generation = snapshot(self)
+    if not careful then
+        return native.permute(self, generation,
+            order_of(values, n, options, unwatched), n)
+    end
+    local calls = 0
+    local ok, order = pcall(order_of, values, n, options, function(f)
+        return function(...)
+            calls = calls + 1
+            if calls % CALLS == 0
+                and native.generation(self) ~= generation then
+                error(CHANGED, 0)
+            end
+            return f(...)
+        end
+    end)
+    if not ok and order ~= CHANGED then
+        error(order, 0)
+    end
+    return ok and native.permute(self, generation, order, n)
+end
+
+--- Is the list left alone for so long, as no function of the sort runs?
+local function is_left_alone(self, seconds)
+    local generation = native.generation(self)
+    core.sleep(seconds)
+    return native.generation(self) == generation
+end
+
+--- Sorts, as often as it takes. Who changed the list is not written anywhere.
+-- But one that was changed in each of 100 rounds, and then not at all for as
+-- long as these took together, and in the next round again, is changed by our
+-- own functions: others would not have waited for it.
+local function sort(self, options)
+    local done = sort_once(self, options, false)
+    while not done do
+        local begun, rounds = core.monotonic(), 0
+        repeat
+            done = sort_once(self, options, true)
+            rounds = rounds + 1
+        until done or rounds == ROUNDS
+        if not done and is_left_alone(self, core.monotonic() - begun) then
+            done = sort_once(self, options, true)
+            if not done then
+                errors._raise("ValueError",
+                    "sort: the list was modified during sort")
+            end
+        end
+    end
+end
+
 --- Sorts the items; equal ones keep their order. If others change the list
 -- meanwhile, it is sorted again: the functions may be called more than once.
 ---@param options function|table|nil cmp(a, b) -> boolean: does a stand before
 --   b (default: a < b)? Or a table: cmp; key(item) -> what is compared in its
 --   place; reverse = true: the other way round
--- Raises TypeError, and what comparing raises: then nothing changes.
+-- Raises TypeError, ValueError if the functions always change the list, and
+-- what they raise: then it is not sorted.
 function methods:sort(options)
     check_self("sort", self)
-    local given = sort_options(options)
-    local values, n, _, generation
-    repeat
-        values, n, _, generation = snapshot(self)
-    until native.permute(self, generation, order_of(values, n, given), n)
+    sort(self, sort_options(options))
 end
 
 --- Adds the items of an iterable at the end, in one step.
