@@ -391,6 +391,29 @@ describe("a process object", function()
             failure("StateError", function() return p.sentinel end))
     end)
 
+    it("PRC-03 cannot be started or closed by what its start pickles",
+        function()
+        for _, method in ipairs{"spawn", "thread"} do
+            local ran <close> = mp.Value("i", 0)
+            local p, refused = nil, {}
+            local argument = setmetatable({}, {__reduce = function()
+                for _, name in ipairs{"start", "close"} do
+                    table.insert(refused,
+                        (failure("StateError", p[name], p)))
+                end
+                return math.abs, 1
+            end})
+            p = mp.get_context(method).Process{
+                target = function(_) ran:add(1) end, args = {argument}}
+            p:start()
+            assert.is_true(p:join(20))
+            p:close()
+            assert.are.equal(1, ran.value)
+            assert.are.equal("cannot start a process twice", refused[1])
+            assert.matches("^Cannot close a process while", refused[2])
+        end
+    end)
+
     it("T-P-09 PRC-09 can be closed when it does not run, and twice",
         function()
         local p = sleeper{name = "shut"}

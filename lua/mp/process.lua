@@ -174,8 +174,12 @@ local function is_plain(self)
     return more or self._args.n <= most
 end
 
+-- Processes that are being started, as what they work on is pickled: code of
+-- the user's runs in that.
+local starting = setmetatable({}, {__mode = "k"})
+
 --- Starts a child that is no copy of this process.
-local function start_fresh(self, method)
+local function encode_and_start(self, method)
     local told = birth._birth(self)
     if is_plain(self) then
         local args = self._args
@@ -183,6 +187,17 @@ local function start_fresh(self, method)
             self._daemon, table.unpack(args, 1, args.n))
     end
     return core.process.start_fresh(method, told, self, self, self._daemon)
+end
+
+local function start_fresh(self, method)
+    starting[self] = true
+    local ok, child, problem = pcall(authkey.starting, encode_and_start, self,
+        method)
+    starting[self] = nil
+    if not ok then
+        error(child, 0)
+    end
+    return child, problem
 end
 
 local function start_copy(self)
@@ -200,7 +215,7 @@ end
 -- method makes no copy of this process.
 function Process:start()
     check_open(self, "start")
-    if self._child then
+    if self._child or starting[self] then
         misuse("cannot start a process twice")
     elseif not is_mine(self) then
         misuse("can only start a process object created by current process")
@@ -211,7 +226,7 @@ function Process:start()
     if method == "fork" then
         child, problem = start_copy(self)
     else
-        child, problem = authkey.starting(start_fresh, self, method)
+        child, problem = start_fresh(self, method)
     end
     if not child then
         errors._again(problem)
@@ -268,7 +283,9 @@ end
 function Process:close()
     class.check_self("close", Process, self)
     local child = self._child
-    if child and not self._closed then
+    if starting[self] then
+        misuse(RUNNING)
+    elseif child and not self._closed then
         if child:mine() and not child:poll() then
             misuse(RUNNING)
         end
