@@ -199,6 +199,12 @@ describe("manager dict", function()
         assert.are.equal(2, d:setdefault("new", 3))
         assert.is_nil(d:setdefault("nil"))
         assert.is_false(d:contains("nil"))
+        -- Whoever comes first, as the default is pickled, wins.
+        local late = setmetatable({}, {__reduce = function()
+            d.raced = "first"
+            return math.abs, 1
+        end})
+        assert.are.equal("first", d:setdefault("raced", late))
         local nested = d:setdefault("list", {1})
         nested:append(2)
         assert.are.equal(2, d.list[2])

@@ -164,8 +164,10 @@ static int dict_setdefault(lua_State *L) {
     if (lua_isnil(L, 3)) return 1;
     container_convert(L, 3, "setdefault");
     container_encode(L, 3, "default", &form);
-    while (!set_if_absent(L, o, &k, &form.value, "setdefault"))
-        if (container_read(L, o, &k, 0, NULL) == 0) return 1;
+    bool there = false;
+    while (!there && !set_if_absent(L, o, &k, &form.value, "setdefault"))
+        there = container_read(L, o, &k, 0, NULL) == 0;
+    if (there) lua_replace(L, 3);
     container_release(L, &form);
     lua_settop(L, 3);
     return 1;
