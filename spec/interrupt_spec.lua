@@ -418,6 +418,28 @@ describe("Ctrl-C", function()
         end)
     end
 
+    it("PAIN-12 as a sleep begins is seen at the end of a slice", function()
+        -- It cannot be sent just then. So: does a sleep look at all, by what
+        -- it calls for hooks?
+        for _, opened in ipairs{"", "mp.Lock()"} do
+            local result = helper.run({"-"}, {stdin = [[
+                local mp = require "mp"
+                ]] .. opened .. [[
+
+                local looks = 0
+                debug.sethook(function()
+                    if debug.getinfo(2, "S").source == "return" then
+                        looks = looks + 1
+                    end
+                end, "c")
+                mp.sleep(0.55)
+                debug.sethook()
+                print(looks)]]})
+            assert.is_true(tonumber(result.stdout) >= 3, result.stdout
+                .. result.stderr)
+        end
+    end)
+
     -- The second one --------------------------------------------------------
 
     it("PAIN-12 a second time ends what the first has not yet ended",

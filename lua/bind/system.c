@@ -21,6 +21,16 @@ static int sleep_as_participant(lua_State *L, mp_deadline deadline) {
     return 0;
 }
 
+/* Of who takes no part. False: it is not yet time. A signal may have come just
+   before the sleep, so that is not long. */
+static bool sleep_slice(mp_deadline deadline) {
+    mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
+    struct timespec t = {.tv_sec = (time_t)(slice.ns / 1000000000),
+                         .tv_nsec = (long)(slice.ns % 1000000000)};
+    int r = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+    return r != EINTR && slice.ns == deadline.ns;
+}
+
 /* sleep(seconds): 0 or less gives the processor away. */
 static int system_sleep(lua_State *L) {
     if (lua_type(L, 1) != LUA_TNUMBER)
@@ -31,10 +41,7 @@ static int system_sleep(lua_State *L) {
                           "NaN");
     mp_deadline deadline = mp_deadline_in(lua_tonumber(L, 1));
     if (mp_me) return sleep_as_participant(L, deadline);
-    struct timespec t = {.tv_sec = (time_t)(deadline.ns / 1000000000),
-                         .tv_nsec = (long)(deadline.ns % 1000000000)};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
-        bind_interrupted(L);
+    while (!sleep_slice(deadline)) bind_interrupted(L);
     return 0;
 }
 

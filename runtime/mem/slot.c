@@ -113,10 +113,11 @@ int mp_slot_take(mp_self *self) {
 
 int mp_slot_sleep(mp_deadline deadline) {
     if (mp_deadline_passed(deadline)) return 0;
-    int r = mp_futex_wait(&mp_me->slot->asked, 0, deadline);
+    mp_deadline slice = mp_deadline_slice(deadline, MP_SLICE_NS);
+    int r = mp_futex_wait(&mp_me->slot->asked, 0, slice);
     while (r == 0 && !mp_slot_asked())
-        r = mp_futex_wait(&mp_me->slot->asked, 0, deadline);
-    return r == -ETIMEDOUT ? 0 : -EINTR;
+        r = mp_futex_wait(&mp_me->slot->asked, 0, slice);
+    return r == -ETIMEDOUT && slice.ns == deadline.ns ? 0 : -EINTR;
 }
 
 void mp_slot_ask(uint32_t tag, uint32_t signal) {
