@@ -345,13 +345,16 @@ it("rebuilding that gives the job up ends the iterator", function()
     end)
     local pool <close> = mp.Pool(2)
     for _, method in ipairs{"imap", "imap_unordered"} do
-        it = pool[method](pool, new, mp.range(1, 100), 1)
-        local n = 0
+        local items, n = 0, 0
+        it = pool[method](pool, new, function() -- has no end of its own
+            items = items + 1
+            return items
+        end, 1)
         for k, v in it do
             assert.are.equal(k, v.i)
             n = n + 1
         end
-        assert.is_true(n < 99) -- the third may come first
+        assert.is_true(method ~= "imap" or n == 3, n)
     end
     it = nil
     failure("RemoteError", pool.apply, pool, ways.error)

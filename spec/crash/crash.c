@@ -24,7 +24,7 @@
 #include "os/futex.h"
 
 enum { SURVEYS = 2, WORST_MS = 1000, MEDIAN_MS = 5, SLOWER = 5 };
-enum { MOST_POINTS = 400 }; /* of a region that does not say */
+enum { MOST_POINTS = 200 }; /* of a region that does not say */
 
 /* What the killer and its peers share.
    go     number of the life whose work is to be done, from 1 (killer)

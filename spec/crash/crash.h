@@ -50,7 +50,7 @@
    after      killer, when the victim is dead: ends what ready began and wake
               has not, as a lock held
    most       of more points than so many, so many are tried, evenly spread,
-              but for CRASH_ALL; 0: 400
+              but for CRASH_ALL; 0: 200
    peers      how many there are, at most CRASH_PEERS
    peer       each peer, once per life: after the death, or when
               crash_begin_peers says so
