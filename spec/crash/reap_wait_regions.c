@@ -18,7 +18,7 @@ SPEC_PREPARE {
     mp_barrier_open();
 }
 
-enum { SLEEPERS = 3, PEERS = SLEEPERS + 1, MOST_POINTS = 350 };
+enum { SLEEPERS = 3, PEERS = SLEEPERS + 1, MOST_POINTS = 150 };
 
 /* WOKEN   sleepers that came back
    VICTIM  its tag
