@@ -33,6 +33,18 @@ local function rebuilt(name, f)
     return function() return setmetatable({}, class) end
 end
 
+--- A function that makes such objects, which leave the pool; and one that is
+--- told which.
+local function leaver(name)
+    local pool
+    return rebuilt("pool_reentry_spec." .. name, function()
+        leave(pool)
+    end), function(it)
+        pool = it
+        return it
+    end
+end
+
 --- Calls f at the end of the first slice of a wait.
 local function at_a_slice(f)
     debug.sethook(function()
@@ -82,9 +94,8 @@ describe("a pool that is left", function()
             elseif how == "hook" then
                 at_a_slice(function() leave(pool) end)
             else
-                local make = rebuilt("pool_reentry_spec." .. how, function()
-                    leave(pool)
-                end)
+                local make, leaves = leaver(how)
+                leaves(pool)
                 task = function() return make() end
             end
             finally(debug.sethook)
@@ -107,13 +118,10 @@ describe("a pool that is left", function()
     end)
 
     it("as what its workers said is rebuilt, has it all", function()
-        local pool
-        local make = rebuilt("pool_reentry_spec.left", function()
-            leave(pool)
-        end)
-        pool = mp.Pool{processes = 3, worker_exit = function()
+        local make, leaves = leaver("left")
+        local pool = leaves(mp.Pool{processes = 3, worker_exit = function()
             return make()
-        end}
+        end})
         pool:map(square, {1, 2, 3})
         pool:close()
         pool:join()
@@ -121,13 +129,10 @@ describe("a pool that is left", function()
     end)
 
     it("as its initializer's error is rebuilt, has that", function()
-        local pool
-        local make = rebuilt("pool_reentry_spec.broken", function()
-            leave(pool)
-        end)
-        pool = mp.Pool{processes = 1, initializer = function()
+        local make, leaves = leaver("broken")
+        local pool = leaves(mp.Pool{processes = 1, initializer = function()
             error({make(), ("x"):rep(5000)}, 0)
-        end}
+        end})
         local e
         helper.eventually(function()
             local ok, what = pcall(pool.apply, pool, square, {1})

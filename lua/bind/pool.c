@@ -41,16 +41,12 @@ mp_pool_shm *bind_pool_still(lua_State *L, const pool_ud *pool) {
    Pushes the one result. */
 static void push_from(lua_State *L, const pool_ud *pool, lua_CFunction f) {
     uint32_t id = pool->object.id;
+    luaL_checkstack(L, 4, "Pool");
     if (mp_object_attach(id, pool->object.gen) < 0)
         bind_error(L, "StateError", "Pool not running");
-    int r = LUA_ERRMEM;
-    if (lua_checkstack(L, 4)) {
-        lua_pushcfunction(L, f);
-        lua_pushlightuserdata(L, pool_of(pool));
-        r = lua_pcall(L, 1, 1, 0);
-    } else {
-        lua_pushliteral(L, "stack overflow (Pool)");
-    }
+    lua_pushcfunction(L, f);
+    lua_pushlightuserdata(L, pool_of(pool));
+    int r = lua_pcall(L, 1, 1, 0);
     mp_object_detach(id);
     if (r != LUA_OK) lua_error(L);
 }

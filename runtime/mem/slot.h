@@ -65,8 +65,8 @@ int mp_slot_take(mp_self *self);
    in its next wait. No-op when it is dead. */
 void mp_slot_ask(uint32_t tag, uint32_t signal);
 
-/* Sleeps. 0; -EINTR: a signal (maybe one that came just before the sleep, so
-   a slice ends so, too), or this thread was asked to end. */
+/* Sleeps. 0; -EINTR: a signal, or this thread was asked to end; or a slice is
+   over, since the signal may have come just before the sleep. */
 int mp_slot_sleep(mp_deadline deadline);
 
 /* Was this thread asked to end? The signal, or 0. */
