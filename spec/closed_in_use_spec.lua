@@ -97,7 +97,7 @@ describe("a shared object", function()
             assert.are.equal("StateError", isolated(function()
                 -- At the end of a slice an empty function is called.
                 debug.sethook(function()
-                    if debug.getinfo(2, "S").source == "return" then
+                    if debug.getinfo(2, "S").source == "=(mp waits)" then
                         debug.sethook()
                         close(object)
                     end
@@ -116,7 +116,7 @@ describe("a process", function()
         helper.finish(start(function()
             local p = start(function() mp.sleep(60) end)
             debug.sethook(function()
-                if debug.getinfo(2, "S").source == "return" then
+                if debug.getinfo(2, "S").source == "=(mp waits)" then
                     debug.sethook()
                     p:kill()
                     p:join()

@@ -134,7 +134,7 @@ describe("a connection", function()
         local text = ("x"):rep(20 << 20)
         -- At the end of a slice an empty function is called for the hooks.
         debug.sethook(function()
-            if debug.getinfo(2, "S").source == "return" then
+            if debug.getinfo(2, "S").source == "=(mp waits)" then
                 debug.sethook()
                 assert.are.equal("StateError",
                     select(2, pcall(c.send, c, "in between")).kind)
@@ -264,7 +264,7 @@ describe("an interrupted message", function()
         end, l.address)
         local c <close> = l:accept(20)
         debug.sethook(function()
-            if debug.getinfo(2, "S").source == "return" then
+            if debug.getinfo(2, "S").source == "=(mp waits)" then
                 debug.sethook()
                 error("stop", 0)
             end

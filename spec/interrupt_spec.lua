@@ -226,6 +226,24 @@ describe("Ctrl-C", function()
         end)
     end
 
+    it("PAIN-12 at the end of a slice names the user's line, too", function()
+        -- Sent while the wait calls its empty function for the hooks.
+        local p <close> = start([[
+            say "ready"
+            debug.sethook(function()
+                if debug.getinfo(2, "S").source == "=(mp waits)" then
+                    debug.sethook()
+                    io.popen("kill -INT $PPID"):close()
+                end
+            end, "c")
+            local ok, e = pcall(mp.sleep, 60)
+            say(tostring(ok), e.kind, e.where)]])
+        assert.are.equal("ready", p:line())
+        assert.are.equal("false Interrupted " .. p.path .. ":8:", p:line())
+        p.family = {}
+        assert.are.same({"exit", 0, ""}, {p:finish()})
+    end)
+
     it("PAIN-12 leaves a pool that is used again", function()
         local p <close> = start[[
             local pool <close> = mp.Pool(2)
@@ -428,7 +446,7 @@ describe("Ctrl-C", function()
 
                 local looks = 0
                 debug.sethook(function()
-                    if debug.getinfo(2, "S").source == "return" then
+                    if debug.getinfo(2, "S").source == "=(mp waits)" then
                         looks = looks + 1
                     end
                 end, "c")

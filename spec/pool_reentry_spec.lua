@@ -48,7 +48,7 @@ end
 --- Calls f at the end of the first slice of a wait.
 local function at_a_slice(f)
     debug.sethook(function()
-        if debug.getinfo(2, "S").source == "return" then
+        if debug.getinfo(2, "S").source == "=(mp waits)" then
             debug.sethook()
             f()
         end

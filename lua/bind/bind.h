@@ -130,6 +130,10 @@ lua_Integer bind_list_length(lua_State *L, int idx, const char *fn);
    Interrupted in a thread that was asked to end. */
 void bind_interrupted(lua_State *L);
 
+/* The chunk of the empty function that it calls, where hooks see themselves:
+   no place in the user's code. */
+#define BIND_WAITS "=(mp waits)"
+
 /* Makes sure this thread is a participant (opens the arena at first use),
    or raises OSError; StateError in a child forked outside mp. */
 void bind_open_runtime(lua_State *L);

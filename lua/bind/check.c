@@ -85,7 +85,8 @@ void bind_interrupted(lua_State *L) {
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &empty_function) !=
         LUA_TFUNCTION) {
         lua_pop(L, 1);
-        if (luaL_loadstring(L, "return") != LUA_OK) lua_error(L);
+        if (luaL_loadbuffer(L, "return", 6, BIND_WAITS) != LUA_OK)
+            lua_error(L);
         lua_pushvalue(L, -1);
         lua_rawsetp(L, LUA_REGISTRYINDEX, &empty_function);
     }

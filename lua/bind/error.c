@@ -56,7 +56,9 @@ static void push_where(lua_State *L, int level) {
     lua_Debug info;
     for (; lua_getstack(L, level, &info); level++) {
         lua_getinfo(L, "Sl", &info);
-        if (info.currentline <= 0 || bind_is_ours(L, info.source)) continue;
+        if (info.currentline <= 0 || bind_is_ours(L, info.source) ||
+            strcmp(info.source, BIND_WAITS) == 0)
+            continue;
         lua_pushfstring(L, "%s:%d:", info.short_src, info.currentline);
         return;
     }
