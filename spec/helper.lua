@@ -421,7 +421,7 @@ end
 
 --- Demands that such a child ends well, and closes it.
 function M.finish(p)
-    assert.is_true(p:join(20))
+    assert.is_true(p:join(60))
     assert.are.equal(0, p.exitcode)
     p:close()
 end

@@ -211,14 +211,15 @@ local function snapshot(when)
     report("resident_" .. when, resident_kb())
 end
 
---- Hundreds of rounds of one kind. The collector runs after each hundred:
--- what is dropped is freed no sooner.
+--- Hundreds of rounds of one kind. The collector runs after each hundred, and
+-- once more for what had finalizers: what is dropped is freed no sooner.
 local function run_hundreds(round, hundreds)
     local queue, pool = mp.Queue(), mp.Pool(2)
     for _ = 1, hundreds do
         for _ = 1, 100 do
             round(queue, pool)
         end
+        collectgarbage()
         collectgarbage()
     end
     pool:close()
@@ -308,9 +309,10 @@ describe_sizes("memory of a map over 1e6 items", function()
     end)
 end)
 
--- A second pool touches some 150 kB once that the first did not, whether
--- 1,000 rounds follow or 100,000. A leak of 32 bytes in a round is more.
-local noise_kb = 300
+-- A second pool touches some 150 kB once that the first did not, and a hundred
+-- rounds some 280 that malloc keeps where it cannot give back, whether 1,000
+-- rounds follow or 100,000. A leak of 64 bytes in a round is more.
+local noise_kb = 600
 
 local function leaves_nothing(kind)
     it("is all given back: " .. kind, function()

@@ -116,7 +116,7 @@ describe("wait", function()
         for _, timeout in ipairs{0, -1, -math.huge} do
             local took, ready = timed(mp.wait, {q, e}, timeout)
             assert.same({}, ready)
-            assert.is_true(took < 0.05)
+            assert.is_true(took < 1)
         end
     end)
 
@@ -127,7 +127,7 @@ describe("wait", function()
         for _, list in ipairs{{a, b}, {q}, {a, q, b}} do
             local took, ready = timed(mp.wait, list, 0.06)
             assert.same({}, ready)
-            assert.is_true(took >= 0.06 and took < 0.5)
+            assert.is_true(took >= 0.06 and took < 5)
         end
     end)
 
