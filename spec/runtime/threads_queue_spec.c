@@ -5,6 +5,7 @@
 #include "threads.h"
 
 static const double LASTS = 0.3; /* seconds */
+enum { LEAST = 10 };             /* rounds of each, however long */
 
 SPEC_PREPARE { prepare_queues(); }
 
@@ -68,7 +69,7 @@ static void produce(traffic *t, fixture *mine, uint64_t producer) {
     unsigned char bytes[BATCH][sizeof(label) + LONGEST];
     mp_queue_item items[BATCH];
     uint64_t n = 0, sum = 0;
-    while (spec_now() < t->end) {
+    while (n < LEAST || spec_now() < t->end) {
         size_t batch = 1 + n % BATCH;
         for (size_t i = 0; i < batch; i++, sum += n++)
             items[i] = new_item(t, (label){producer, n}, bytes[i]);

@@ -21,7 +21,7 @@
 #include "sync/wait.h"
 
 static const double LASTS = 0.3; /* seconds */
-enum { LEAST = 10 };             /* births, however long they take */
+enum { LEAST = 10 };             /* rounds of each, however long */
 
 SPEC_PREPARE {
     uint32_t id, gen;
@@ -139,7 +139,7 @@ static void move(void *context, int number) {
     movers *m = context;
     unsigned seed = (unsigned)number;
     uint64_t moves = 0;
-    for (; spec_now() < m->end; moves++) {
+    for (; moves < LEAST || spec_now() < m->end; moves++) {
         unsigned from = (unsigned)rand_r(&seed) % ACCOUNTS;
         move_one(m->bank, from, (from + 1) % ACCOUNTS);
         if (rand_r(&seed) % 100 == 0) sched_yield();
@@ -204,7 +204,7 @@ static void alloc_local(void *context, int number) {
     market *m = context;
     unsigned seed = (unsigned)number;
     mp_ref mine[PLACES] = {0};
-    while (spec_now() < m->end) {
+    for (int n = 0; n < LEAST || spec_now() < m->end; n++) {
         unsigned i = (unsigned)rand_r(&seed) % PLACES;
         if (mine[i]) free_filled(mine[i]);
         mine[i] = new_filled(&seed);
@@ -232,7 +232,7 @@ static void trade(market *m, unsigned *seed) {
 static void pass_on(void *context, int number) {
     market *m = context;
     unsigned seed = (unsigned)number;
-    while (spec_now() < m->end) {
+    for (int n = 0; n < LEAST || spec_now() < m->end; n++) {
         trade(m, &seed);
         atomic_fetch_add(&m->passed, 1);
     }
@@ -331,7 +331,7 @@ static void visit(void *context, int number) {
     library *l = context;
     unsigned seed = (unsigned)number;
     uint32_t kept[2] = {0};
-    while (spec_now() < l->end) {
+    for (int n = 0; n < LEAST || spec_now() < l->end; n++) {
         unsigned mine = (unsigned)number * 2 + (unsigned)rand_r(&seed) % 2;
         put_new(l, mine, &kept[mine % 2]);
         for (int i = 0; i < 4; i++)
@@ -384,7 +384,7 @@ static void send(post *p, unsigned *seed) {
 static void send_all(void *context, int number) {
     post *p = context;
     unsigned seed = (unsigned)number;
-    while (spec_now() < p->market.end) {
+    for (int n = 0; n < LEAST || spec_now() < p->market.end; n++) {
         int i = rand_r(&seed) % SHELVES;
         CHECK_OK(mp_object_hold(p->id[i], p->gen[i], &p->holds[number]));
         send(p, &seed);
@@ -439,7 +439,7 @@ static bool settled(table *t) {
 
 static void put_down(table *t, double seconds) {
     double end = spec_now() + seconds;
-    for (t->note[0] = 1; spec_now() < end;) {
+    for (t->note[0] = 1; t->put < LEAST || spec_now() < end;) {
         atomic_fetch_add_explicit(&t->tokens, 1, memory_order_release);
         mp_wait_notify(t->some, 1);
         atomic_fetch_add(&t->put, 1);

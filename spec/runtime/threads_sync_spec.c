@@ -18,6 +18,7 @@
 #include "threads.h"
 
 static const double LASTS = 0.3; /* seconds */
+enum { LEAST = 10 };             /* rounds of each, however long */
 
 SPEC_PREPARE {
     uint32_t id, gen;
@@ -73,7 +74,7 @@ static void use_lock(void *context, int number) {
     contest *c = context;
     uint64_t n = 0;
     (void)number;
-    while (spec_now() < c->end) {
+    while (n < LEAST || spec_now() < c->end) {
         int r;
         AGAIN(r, mp_lock_acquire(c->object, mp_deadline_in(10)));
         CHECK_EQ(r, 0);
@@ -98,7 +99,7 @@ SPEC("threads: a lock guards what is done under it") {
 static void use_rlock(void *context, int number) {
     contest *c = context;
     uint64_t n = 0;
-    while (spec_now() < c->end) {
+    while (n < LEAST || spec_now() < c->end) {
         int r, depth = 1 + (number + (int)n) % 3;
         for (int i = 0; i < depth; i++) {
             AGAIN(r, mp_rlock_acquire(c->object, mp_deadline_in(10)));
@@ -143,7 +144,7 @@ static void use_sem(void *context, int number) {
     permits *p = context;
     uint64_t n = 0;
     (void)number;
-    for (; spec_now() < p->many.end; n++) {
+    for (; n < LEAST || spec_now() < p->many.end; n++) {
         acquire_permit(&p->many);
         be_inside(&p->many, PERMITS);
         acquire_permit(&p->one);
@@ -194,7 +195,8 @@ static void play(void *context, int number) {
         CHECK_EQ(g->ball % PLAYERS, number);
         g->ball++;
         over = g->over;
-        if (number == 0 && spec_now() >= g->end) over = g->over = true;
+        if (number == 0 && g->ball > LEAST && spec_now() >= g->end)
+            over = g->over = true;
         mp_event_set(g->event[(number + 1) % PLAYERS]);
     }
 }
@@ -248,7 +250,7 @@ static void sell(shop *s) {
         while (s->goods == ROOM) wait_in(cond);
         s->goods++;
         s->sold++;
-        over = s->closed = spec_now() >= s->c.end;
+        over = s->closed = s->sold > LEAST && spec_now() >= s->c.end;
         CHECK_OK(mp_cond_notify(cond, over ? INT_MAX : 1));
         CHECK_OK(mp_cond_release(cond));
     }
@@ -324,7 +326,7 @@ static void pass(rounds *g) {
     mp_ref node;
     int r;
     if (arrive(barrier, &node)) {
-        g->over = spec_now() >= g->c.end;
+        g->over = g->c.rounds > LEAST && spec_now() >= g->c.end;
         mp_barrier_trip(barrier, node);
     }
     AGAIN(r, mp_barrier_wait(barrier, node, mp_deadline_in(10)));
@@ -361,7 +363,7 @@ static void add_up(void *context, int number) {
     mp_array_shm *value = c->object;
     uint64_t n = 0, sum;
     (void)number;
-    for (; spec_now() < c->end; n++) {
+    for (; n < LEAST || spec_now() < c->end; n++) {
         mp_array_hold hold;
         int r;
         CHECK_OK(mp_cell_add(MP_CELL_q, value->cells, 0, 1, &sum));
