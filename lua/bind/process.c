@@ -137,7 +137,7 @@ static void push_children(lua_State *L) {
 int bind_start_failed(lua_State *L, const char *what, int r,
                       const char *problem) {
     if (!*problem) return bind_oserror(L, r, what);
-    if (r == -EPROTO)
+    if (r == -EPROTO || r == -EOWNERDEAD)
         return bind_error(L, "StateError", "%s: %s", what, problem);
     return bind_oserror(L, r, lua_pushfstring(L, "%s: %s", what, problem));
 }

@@ -12,8 +12,9 @@
 int mp_spawn(mp_proc *proc, const mp_start *start, mp_ref boot, int socket);
 
 /* Waits until a new program has got so far: MP_BOOT_CLAIMED, or _READY. 0, or
-   -EPROTO: it has refused, ended, or not come so far in time (words in
-   start->problem); then it has ended, and all of it is gone. */
+   -EPROTO: it has refused, ended, or not come so far in time; -EOWNERDEAD: it
+   was killed (words in start->problem); then it has ended, and all of it is
+   gone. */
 int mp_spawn_await(mp_proc *proc, const mp_start *start, uint32_t state);
 
 /* Says why a start fails, where somebody wants to know. */

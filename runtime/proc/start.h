@@ -117,9 +117,11 @@ int mp_start_thread(mp_proc *proc, const mp_start *start);
    freed by that.
    mp_start_spawn   -ENOENT, -EACCES, -ENOEXEC, ...: there is no such program;
                     -EPROTO: it was the first start of this program, which
-                    ran and does not fit (see problem).
+                    ran and does not fit (see problem); -EOWNERDEAD with a
+                    problem: and was killed.
    mp_start_server  the same of the server's program; -EPROTO also when its
-                    preload failed. */
+                    preload failed; -EOWNERDEAD also when one server after the
+                    other was killed before it answered. */
 int mp_start_fork(mp_proc *proc, const mp_start *start);
 int mp_start_spawn(mp_proc *proc, const mp_start *start);
 int mp_start_server(mp_proc *proc, const mp_start *start);

@@ -32,7 +32,7 @@
 #include "proc/server_wire.h"
 #include "proc/spawn.h"
 
-enum { TRIES = 3 }; /* servers that die before they answer */
+enum { TRIES = 3 }; /* servers that die before they answer, or are ready */
 static const double GRACE = 1; /* seconds for a server to end */
 static const double LATE = 0.1; /* ... for children that it leaves behind */
 
@@ -118,9 +118,13 @@ static int start_server(const mp_start *start) {
 
 /* A server that lives, as far as one can know. */
 static int have_server(const mp_start *start) {
+    int r = -EOWNERDEAD;
     if (server.pid && mp_tag_alive(server.proc.tag)) return 0;
     if (server.pid) end_server();
-    return start_server(start);
+    for (int i = 0; r == -EOWNERDEAD && i < TRIES; i++)
+        r = start_server(start);
+    if (r == 0) mp_spawn_problem(start, "%s", ""); /* of one before it */
+    return r;
 }
 
 /* ---- a request ------------------------------------------------------- */
@@ -194,7 +198,7 @@ static int ask(const mp_start *start, mp_boot_shm *boot,
         return 0;
     }
     mp_spawn_problem(start, "the fork server is killed again and again");
-    return -EPROTO;
+    return -EOWNERDEAD;
 }
 
 /* The boot block; with the environment if the server has another one. */

@@ -165,7 +165,7 @@ static int reject_ended(mp_proc *proc, const mp_start *start, bool claimed) {
                          killed ? -proc->exitcode : proc->exitcode,
                          claimed ? " before it was ready"
                                  : ": it is no Lua 5.4 that can require mp");
-    return r;
+    return proc->exitcode == -SIGKILL ? -EOWNERDEAD : r;
 }
 
 static int reject_refused(mp_proc *proc, const mp_start *start) {

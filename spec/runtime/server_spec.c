@@ -43,6 +43,32 @@ SPEC("server: the next one is told what the one that died was told") {
     mp_free(words);
 }
 
+SPEC("server: one that is killed as it starts is followed by another") {
+    mp_ref words = new_words();
+    words_shm *w = mp_at(words);
+    int64_t ms;
+    atomic_store(&w->out[0], 2);
+    CHECK_EQ(run_with(PRELOAD_KILLED, words, &ms), 7);
+    mp_server_end(NULL);
+    mp_free(words);
+}
+
+SPEC("server: those that are all killed as they start are told") {
+    mp_ref words = new_words();
+    words_shm *w = mp_at(words);
+    char problem[MP_BOOT_PROBLEM] = "";
+    const mp_start start = {.method = mp_start_method_named("forkserver"),
+                            .kind = EXIT,
+                            .preload = new_order(PRELOAD_KILLED, words),
+                            .argv = own_argv("spawned"),
+                            .problem = problem};
+    mp_proc p;
+    atomic_store(&w->out[0], 1000);
+    CHECK_EQ(mp_proc_start(&p, &start), -EOWNERDEAD);
+    CHECK(strstr(problem, "by signal 9 before it was ready") != NULL);
+    mp_free(words);
+}
+
 SPEC("server: its death is noticed, whoever has its socket, too") {
     mp_ref words = new_words();
     words_shm *w = mp_at(words);

@@ -47,7 +47,7 @@ typedef int (*job)(mp_boot_shm *boot, uint64_t in, words_shm *out);
 /* What a preload may be: `in` of its message. */
 enum {
     PRELOAD_NOTHING, PRELOAD_FAILS, PRELOAD_DIES, PRELOAD_NOTES, PRELOAD_HANGS,
-    PRELOAD_DIES_ASKED, PRELOAD_DIES_HELD
+    PRELOAD_KILLED, PRELOAD_DIES_ASKED, PRELOAD_DIES_HELD
 };
 
 /* A copy of this process that knows nothing of mplua: it has its
@@ -85,6 +85,10 @@ static inline void preload(mp_boot_shm *boot, uint64_t *noted) {
         words_shm *words = mp_at(order->words);
         atomic_store(&words->out[0], (uint64_t)getpid());
         for (;;) pause();
+    }
+    if (what == PRELOAD_KILLED) {
+        words_shm *words = mp_at(order->words);
+        if (atomic_fetch_sub(&words->out[0], 1) > 0) kill(getpid(), SIGKILL);
     }
     if (what >= PRELOAD_DIES_ASKED) die_when_asked(what, mp_at(order->words));
     *noted = what;
