@@ -1,6 +1,5 @@
 -- Pipe and Connection: values and bytes between two ends.
 
-local system = require "system"
 local helper = require "spec.helper"
 local mp = require "mp"
 local Connection = require("mp.connection").Connection
@@ -382,24 +381,25 @@ describe("a connection", function()
 
     it("CON-08 keeps the message while it waits for the array", function()
         local a, b = mp.Pipe()
-        local array, held = mp.Array("c", 40000), mp.Event()
+        local array, held, go = mp.Array("c", 40000), mp.Event(), mp.Event()
         local p = start(function()
             array:get_lock():acquire()
             held:set()
-            mp.sleep(0.3)
+            go:wait(20)
             array:get_lock():release()
         end)
         held:wait()
         a:send_bytes(("x"):rep(40000))
         a:send_bytes(("y"):rep(40000))
-        local later, second = system.monotime() + 0.1, nil
+        local second
         debug.sethook(function()
-            if not second and system.monotime() > later then
+            if debug.getinfo(2, "S").source == "=(mp waits)" then
                 debug.sethook()
                 second = b:recv_bytes()
                 b:close()
+                go:set()
             end
-        end, "", 1)
+        end, "c")
         assert.are.equal(40000, b:recv_bytes_into(array))
         debug.sethook()
         assert.is_true(("y"):rep(40000) == second)

@@ -382,10 +382,10 @@ end
 
 --- Waits until fn() is true: for what has nothing of its own to wait on.
 -- @param fn function
--- @param seconds number (5)
+-- @param seconds number (20)
 -- @return what fn returned; fails the spec when the time is up
 function M.eventually(fn, seconds)
-    seconds = seconds or 5
+    seconds = seconds or 20
     local last = system.monotime() + seconds
     repeat
         local result = table.pack(fn())
