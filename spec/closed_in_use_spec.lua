@@ -4,7 +4,7 @@
 local helper = require "spec.helper"
 local mp = require "mp"
 
-local start = helper.start
+local start, at_a_slice = helper.start, helper.at_a_slice
 
 local MANY = 20000
 local numbers, texts = {}, {}
@@ -95,13 +95,7 @@ describe("a shared object", function()
             local object <close> = make(table.unpack(args))
             object:acquire()
             assert.are.equal("StateError", isolated(function()
-                -- At the end of a slice an empty function is called.
-                debug.sethook(function()
-                    if debug.getinfo(2, "S").source == "=(mp waits)" then
-                        debug.sethook()
-                        close(object)
-                    end
-                end, "c")
+                at_a_slice(function() close(object) end)
                 local ok, e = pcall(method, object)
                 debug.sethook()
                 return ok and "no error" or e.kind or e
@@ -115,14 +109,11 @@ describe("a process", function()
     it("may be joined and closed by a hook while it is joined", function()
         helper.finish(start(function()
             local p = start(function() mp.sleep(60) end)
-            debug.sethook(function()
-                if debug.getinfo(2, "S").source == "=(mp waits)" then
-                    debug.sethook()
-                    p:kill()
-                    p:join()
-                    p:close()
-                end
-            end, "c")
+            at_a_slice(function()
+                p:kill()
+                p:join()
+                p:close()
+            end)
             assert(p:join())
         end))
     end)

@@ -4,7 +4,7 @@ local helper = require "spec.helper"
 local mp = require "mp"
 local connection = require "mp.connection"
 
-local failure = helper.failure
+local failure, at_a_slice = helper.failure, helper.at_a_slice
 local start, finish = helper.start, helper.finish
 local Client, Listener = connection.Client, connection.Listener
 
@@ -132,15 +132,11 @@ describe("a connection", function()
         end, l.address)
         local c <close> = l:accept(20)
         local text = ("x"):rep(20 << 20)
-        -- At the end of a slice an empty function is called for the hooks.
-        debug.sethook(function()
-            if debug.getinfo(2, "S").source == "=(mp waits)" then
-                debug.sethook()
-                assert.are.equal("StateError",
-                    select(2, pcall(c.send, c, "in between")).kind)
-                error("stop", 0)
-            end
-        end, "c")
+        at_a_slice(function()
+            assert.are.equal("StateError",
+                select(2, pcall(c.send, c, "in between")).kind)
+            error("stop", 0)
+        end)
         local ok, e = pcall(c.send, c, text)
         debug.sethook()
         assert.is_false(ok)
@@ -263,12 +259,7 @@ describe("an interrupted message", function()
             c:send(queue:get())
         end, l.address)
         local c <close> = l:accept(20)
-        debug.sethook(function()
-            if debug.getinfo(2, "S").source == "=(mp waits)" then
-                debug.sethook()
-                error("stop", 0)
-            end
-        end, "c")
+        at_a_slice(function() error("stop", 0) end)
         local _, e = pcall(c.send, c, {("x"):rep(5 << 20), mp.Queue()})
         debug.sethook()
         assert.are.equal("stop", e)

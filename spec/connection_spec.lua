@@ -4,7 +4,7 @@ local helper = require "spec.helper"
 local mp = require "mp"
 local Connection = require("mp.connection").Connection
 
-local failure = helper.failure
+local failure, at_a_slice = helper.failure, helper.at_a_slice
 local start, finish = helper.start, helper.finish
 
 --- Sends back what it receives, so many times.
@@ -392,14 +392,11 @@ describe("a connection", function()
         a:send_bytes(("x"):rep(40000))
         a:send_bytes(("y"):rep(40000))
         local second
-        debug.sethook(function()
-            if debug.getinfo(2, "S").source == "=(mp waits)" then
-                debug.sethook()
-                second = b:recv_bytes()
-                b:close()
-                go:set()
-            end
-        end, "c")
+        at_a_slice(function()
+            second = b:recv_bytes()
+            b:close()
+            go:set()
+        end)
         assert.are.equal(40000, b:recv_bytes_into(array))
         debug.sethook()
         assert.is_true(("y"):rep(40000) == second)

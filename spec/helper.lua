@@ -426,6 +426,17 @@ function M.finish(p)
     p:close()
 end
 
+--- Calls f once, at the end of the first slice of a wait: there an empty
+--- function is called, for the hooks. (Ends with debug.sethook(), too.)
+function M.at_a_slice(f)
+    debug.sethook(function()
+        if debug.getinfo(2, "S").source == "=(mp waits)" then
+            debug.sethook()
+            f()
+        end
+    end, "c")
+end
+
 --- Calls f(object), while a finalizer closes the object: in the collector's
 --- work that comes after `delay` others, each as f asks for memory.
 -- @return nil, or the error that f raised

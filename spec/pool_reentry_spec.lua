@@ -6,6 +6,7 @@ local helper = require "spec.helper"
 local mp = require "mp"
 local tools = require "spec.pool_tools"
 
+local at_a_slice = helper.at_a_slice
 local failure = tools.failure
 local square = tools.square
 
@@ -43,16 +44,6 @@ local function leaver(name)
         pool = it
         return it
     end
-end
-
---- Calls f at the end of the first slice of a wait.
-local function at_a_slice(f)
-    debug.sethook(function()
-        if debug.getinfo(2, "S").source == "=(mp waits)" then
-            debug.sethook()
-            f()
-        end
-    end, "c")
 end
 
 local function slow(x)

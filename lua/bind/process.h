@@ -5,8 +5,9 @@
 
 #include <lua.h>
 
-/* Raises why a start failed, with `what` in front: StateError for -EPROTO,
-   otherwise OSError. `problem`: as in mp_start. */
+/* Raises why a start failed, with `what` in front: StateError for -EPROTO, and
+   for -EOWNERDEAD with a problem, otherwise OSError. `problem`: as in
+   mp_start. */
 int bind_start_failed(lua_State *L, const char *what, int r,
                       const char *problem);
 

@@ -35,10 +35,10 @@ typedef struct mp_start {
     mp_ref preload;        /* "forkserver": message of what a new server is to
                               do before it waits; 0 = nothing. OWNED by me;
                               mp_proc_start frees it */
-    char *problem;         /* -EPROTO: why it fails, in words; else what the
-                              -errno is about, or empty. MP_BOOT_PROBLEM
-                              bytes, empty before; NULL: nobody wants to
-                              know */
+    char *problem;         /* -EPROTO, -EOWNERDEAD: why it fails, in words;
+                              else what the -errno is about, or empty.
+                              MP_BOOT_PROBLEM bytes, empty before; NULL:
+                              nobody wants to know */
 } mp_start;
 
 /* The kind of a server (proc/server.h): its message is what was `preload` of

@@ -123,7 +123,6 @@ static int have_server(const mp_start *start) {
     if (server.pid) end_server();
     for (int i = 0; r == -EOWNERDEAD && i < TRIES; i++)
         r = start_server(start);
-    if (r == 0) mp_spawn_problem(start, "%s", ""); /* of one before it */
     return r;
 }
 

@@ -79,6 +79,7 @@ static const char **make_argv(const char *const *argv, mp_ref boot) {
 int mp_spawn(mp_proc *proc, const mp_start *start, mp_ref boot, int socket) {
     const char **argv = make_argv(start->argv, boot);
     if (!argv) return -ENOMEM;
+    mp_spawn_problem(start, "%s", ""); /* of one that was started before */
     atomic_store_explicit(&mp_me->super->complaint[0], 0,
                           memory_order_relaxed);
     /* Where there is no shelf, something stands in its place that none can
