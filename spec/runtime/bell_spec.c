@@ -236,7 +236,7 @@ SPEC("bell: nobody pays for it who does not use it") {
     open_queue(&f, 0);
     thing = of_queue(&f);
     /* One is rung, as somebody has waited; then no more. */
-    CHECK_EQ(wait_in(none, 0, &thing, 1, 0.001), -ETIMEDOUT);
+    CHECK_EQ(wait_in(none, 0, &thing, 1, 0.1), -ETIMEDOUT);
     CHECK_EQ(mp_me->super->bell, MP_BELL_USED | MP_BELL_WANTED);
     put_word(&f, 1);
     CHECK_EQ(mp_me->super->bell, MP_BELL_USED);
@@ -295,6 +295,7 @@ SPEC("bell: more descriptors than there may be are refused") {
     enum { MANY = 300 };
     struct rlimit limit;
     struct pollfd fds[MANY + 1];
+    if (spec_valgrind()) return; /* the limit is not poll's */
     for (int i = 0; i < MANY; i++)
         fds[i] = (struct pollfd){.fd = 0, .events = POLLIN};
     CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));

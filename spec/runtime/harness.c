@@ -175,6 +175,8 @@ static int longer(void) {
 
 bool spec_sanitized(void) { return slower() > 1; }
 
+bool spec_valgrind(void) { return getenv("SPEC_VALGRIND") != NULL; }
+
 bool spec_has_pidfds(void) {
     int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
     if (fd >= 0) close(fd);

@@ -115,6 +115,11 @@ void spec_on_failure(void (*say)(void));
    do not work)? */
 bool spec_sanitized(void);
 
+/* Under valgrind? What is received in a message, and poll, know nothing of its
+   limit of descriptors, its own memory is this process's, and a program that
+   cannot be started is one that ends at once, with 127. */
+bool spec_valgrind(void);
+
 /* Are there pidfds? Old kernels and valgrind have none. */
 bool spec_has_pidfds(void);
 

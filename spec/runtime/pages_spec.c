@@ -43,7 +43,7 @@ SPEC("pages: what is too much of them is given back") {
     long taken = address_pages() - before;
     CHECK(taken * page < 2L * TIMES * BYTES);
     for (int i = 0; i < TIMES; i++) mp_pages_unmap(all[i], BYTES);
-    CHECK(address_pages() - before <= 16);
+    CHECK(address_pages() - before <= 16 || spec_valgrind()); /* its own */
 }
 
 SPEC("pages: what nobody can have is not had") {

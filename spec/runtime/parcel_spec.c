@@ -222,6 +222,7 @@ static struct rlimit leave_numbers(rlim_t n) {
 SPEC("parcel: who has no number free says so, and cleans up later") {
     parcel p[3];
     int other[3];
+    if (spec_valgrind()) return; /* a message's descriptors have no limit */
     for (int i = 0; i < 3; i++) other[i] = send_off(&p[i]);
     struct rlimit before = leave_numbers(0);
     CHECK_EQ(mp_parcel_unpack(p[0].id), -EMFILE);

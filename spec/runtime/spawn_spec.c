@@ -372,6 +372,7 @@ static int try_program(int method, const char *const *argv, char *problem) {
 SPEC("spawn: what is no program is an error that says so") {
     char problem[MP_BOOT_PROBLEM];
     char script[64];
+    if (spec_valgrind()) return; /* there, they are programs that end */
     snprintf(script, sizeof script, "/tmp/spawn_spec_%d", (int)getpid());
     int fd = open(script, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     CHECK_OK(fd);
