@@ -164,8 +164,9 @@ static int reject_ended(mp_proc *proc, const mp_start *start, bool claimed) {
         mp_spawn_problem(start, "%.120s ended %s %d%s", start->argv[0],
                          killed ? "by signal" : "with exit code",
                          killed ? -proc->exitcode : proc->exitcode,
-                         claimed ? " before it was ready"
-                                 : ": it is no Lua 5.4 that can require mp");
+                         claimed  ? " before it was ready"
+                         : killed ? " before it took part"
+                                  : ": it is no Lua 5.4 that can require mp");
     return proc->exitcode == -SIGKILL ? -EOWNERDEAD : r;
 }
 
